@@ -1,0 +1,46 @@
+# make demo   set up .venv, sweep on whatever this machine has, build the report
+# make test   the tests that need no GPU and no patience
+# make check  everything that CI runs before the slow tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# CUPTI shows which kernels ran; it is of use only where a driver is.
+EXTRAS := dev,cluster$(shell command -v nvidia-smi >/dev/null 2>&1 && printf ',cupti')
+
+.PHONY: demo test check lint slow gpu docs clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "attnsweep needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/attnsweep study=quickstart
+	$(BIN)/attnsweep-report outputs/quickstart
+	@echo
+	@echo "The report: $(CURDIR)/outputs/quickstart/report/report.html"
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test
+
+slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -q -m slow
+
+gpu: $(VENV)/.installed
+	$(BIN)/python -m pytest -q -m gpu tests/gpu
+
+docs: $(VENV)/.installed
+	$(BIN)/python -c 'from attnsweep import records; print(records.columns_markdown(), end="")' > docs/columns.md
+
+clean:
+	rm -rf $(VENV) build dist

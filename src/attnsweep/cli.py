@@ -1,0 +1,117 @@
+"""The `attnsweep` command: hand over to Hydra, and turn every mistake into one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from attnsweep.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from omegaconf import DictConfig
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `attnsweep` with `argv`; returns the exit code: the sweep's, 2 for a mistake, 130 for Ctrl-C.
+
+    HYDRA_FULL_ERROR=1 in the environment shows the traceback of a mistake.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if "--version" in argv:
+        import importlib.metadata
+
+        print(f"attnsweep {importlib.metadata.version('attnsweep')}")
+        return 0
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    from attnsweep import launching
+    from attnsweep.messages import sentence
+
+    launching.exit_codes.clear()
+    wanted = os.environ.get(FULL_ERROR)
+    # With it Hydra lets exceptions through; without it Hydra prints them itself and exits with 1.
+    os.environ[FULL_ERROR] = "1"
+    try:
+        _hydra(argv)
+    except (HydraException, OmegaConfBaseException, YAMLError, ConfigError) as error:
+        if wanted == "1":
+            import traceback
+
+            traceback.print_exc()
+        print(f"attnsweep: {sentence(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        if wanted is None:
+            os.environ.pop(FULL_ERROR, None)
+        else:
+            os.environ[FULL_ERROR] = wanted
+    return max(launching.exit_codes, default=0)
+
+
+def task(cfg: DictConfig) -> int:
+    """Run one combination and return its exit code: what launchers other than ours call.
+
+    A mistake is said here and returned as 2, so that it costs this combination and not the others.
+    """
+    from attnsweep import launching
+
+    try:
+        return launching.task(cfg)
+    except ConfigError as error:
+        print(f"attnsweep: {error}", file=sys.stderr)
+        return 2
+
+
+def _hydra(argv: Sequence[str]) -> None:
+    """What `hydra.main` does, with arguments of ours instead of sys.argv, which stays as it was typed."""
+    from hydra import version
+    from hydra._internal.utils import _run_hydra, get_args_parser
+
+    from attnsweep import conf_path
+
+    parser = get_args_parser()
+    # Intermixed: `impl=a -m scenario=b` is understood, which Hydra's own parsing refuses.
+    args = parser.parse_intermixed_args(argv)
+    folders = conf_path.user_folders(args.config_dir)
+    for line in conf_path.shadowed(folders):
+        print(line, file=sys.stderr)
+    conf_path.register(folders)
+    args.config_dir = None  # it is among `folders` now, ahead of those of the environment
+    _arrange(args)
+    version.setbase("1.3")
+    _run_hydra(
+        args=args,
+        args_parser=parser,
+        task_function=task,
+        config_path=str(conf_path.conf_folder()),
+        config_name="config",
+    )
+
+
+def _arrange(args: argparse.Namespace) -> None:
+    """Make every way of calling that measures the same, and leave what is measured to the sweeper."""
+    from attnsweep.overrides import deferred, parse
+
+    if args.help:
+        args.overrides = ["~impl"]  # the help is the same for all, and impl has no default to compose
+        return
+    if args.hydra_help or args.info or args.shell_completion:
+        return
+    overrides = parse(args.overrides)
+    if args.cfg:
+        for one in overrides:
+            if one.is_sweep_override():
+                raise ConfigError(f"--cfg shows one configuration, and {one.input_line} is a sweep")
+        return
+    args.overrides = [deferred(one) for one in overrides]
+    args.run, args.multirun = False, True

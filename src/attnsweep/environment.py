@@ -1,0 +1,100 @@
+"""What the parent knows of this machine and of the Python environments that cells will run in."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from attnsweep.devices import Device
+from attnsweep.errors import ConfigError
+
+#: A foreign interpreter that has not named its versions by then is taken to be broken.
+_ASK_S = 60.0
+
+#: Runs in a foreign interpreter, Python 3.9 on: the versions of its arguments as JSON, null for one not
+#: installed.
+_ASK = """
+import sys
+sys.path = [folder for folder in sys.path if folder]
+import importlib.metadata, json
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        found[name] = None
+print(json.dumps(found))
+"""
+
+
+@lru_cache
+def attnsweep_version() -> str | None:
+    """The version of this attnsweep; None where it runs from a folder that is not installed."""
+    return own_version("attnsweep")
+
+
+def machine(device: Device) -> dict[str, Any]:
+    """The record columns that are the same for every cell on `device`."""
+    on_gpu = device.kind == "cuda"
+    return {
+        "attnsweep": attnsweep_version(),
+        "hostname": platform.node(),
+        "device": device.kind,
+        "device_name": device.name,
+        "gpu_name": device.name if on_gpu else None,
+        "gpu_uuid": device.uuid if on_gpu else None,
+        "driver": device.driver,
+        "power_limit_w": device.power_limit_w,
+    }
+
+
+def own_version(distribution: str) -> str | None:
+    """The version of an installed distribution in this interpreter, None where it is not installed."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def foreign_versions(
+    python: str, variables: Mapping[str, str], distributions: Iterable[str]
+) -> dict[str, str | None]:
+    """The versions of `distributions` in another interpreter, asked in one call; None for those not
+    installed.
+
+    It is asked as a cell would run in it: without this process's PYTHONPATH, with `variables` set. Raises
+    ConfigError where `python` is no interpreter that answers.
+    """
+    if not (os.path.isfile(python) and os.access(python, os.X_OK)):
+        raise ConfigError(f"env.python: {python} is not an executable file")
+    names = sorted(set(distributions))
+    dropped = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
+    environment = {key: value for key, value in os.environ.items() if key not in dropped}
+    try:
+        answer = subprocess.run(
+            [python, "-c", _ASK, *names],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_ASK_S,
+            stdin=subprocess.DEVNULL,
+            env={**environment, "PYTHONNOUSERSITE": "1", **variables},
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"env.python: {python} did not answer: {error}") from None
+    try:
+        found: dict[str, str | None] = json.loads(answer.stdout)
+    except json.JSONDecodeError:
+        lines = answer.stderr.strip().splitlines()
+        raise ConfigError(
+            f"env.python: {python} is not a working Python: {lines[-1] if lines else 'it said nothing'}"
+        ) from None
+    if not isinstance(found, dict) or set(found) != set(names):
+        raise ConfigError(f"env.python: {python} is not a working Python: it answered {answer.stdout[:80]!r}")
+    return found

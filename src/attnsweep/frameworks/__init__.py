@@ -1,0 +1,144 @@
+"""What the rest of attnsweep asks of an array framework; one module here for each, the only ones that know it.
+
+Inputs, reference and check are written against `Framework`, so another framework is a file beside `torch.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Callable, Protocol, cast
+
+from attnsweep.errors import ConfigError, Status
+
+#: An array of whichever framework is in use; arithmetic, comparison, indexing and reshape are its own operators.
+Array = Any
+
+#: Modules that a warm process imports before it forks, and those that a plan which compiles adds.
+PRELOAD: dict[str, tuple[str, ...]] = {"torch": ("numpy", "torch")}
+PRELOAD_COMPILE: dict[str, tuple[str, ...]] = {
+    "torch": ("torch._dynamo", "torch._inductor.compile_fx", "torch._inductor.codecache")
+}
+NAMES = tuple(PRELOAD)
+
+
+class Event(Protocol):
+    """A point in the device's stream."""
+
+    def record(self) -> None:
+        """Put the point at the end of what has been issued."""
+
+    def reached(self) -> bool:
+        """Whether the device has come to it."""
+
+    def ms_until(self, later: Any) -> float:
+        """Milliseconds between this point and a later one; waits for nothing, both must be reached."""
+
+
+class Framework(Protocol):
+    """The array functions, the compiler, gradients, memory and clocks of one framework on one device."""
+
+    name: str
+    on_gpu: bool
+
+    # arrays
+    def arange(self, start: int, count: int) -> Array:
+        """start .. start + count - 1 as 32-bit integers that wrap around."""
+
+    def cast(self, x: Array, dtype: str) -> Array:
+        """x in `dtype` (fp16, bf16, fp32, fp64), rounded to nearest."""
+
+    def concat(self, parts: list[Array], axis: int = 0) -> Array:
+        """Parts joined along an axis."""
+
+    def swap(self, x: Array, one: int, other: int) -> Array:
+        """x with two axes swapped, contiguous in memory."""
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        """Batched matrix product with broadcasting, in the arrays' dtype; TF32 is off."""
+
+    def where(self, condition: Array, x: Array, other: float) -> Array:
+        """x where the condition holds, else `other`."""
+
+    def softmax(self, x: Array) -> Array:
+        """Softmax over the last axis, in x's dtype."""
+
+    def sum_last(self, x: Array) -> Array:
+        """Sum over the last axis, kept as an axis of size one."""
+
+    def max_abs(self, x: Array) -> float:
+        """Largest absolute value; NaN if any element is."""
+
+    def total(self, x: Array) -> float:
+        """Sum of all elements, accumulated in the widest precision that the framework has."""
+
+    def count_nonfinite(self, x: Array) -> int:
+        """How many elements are NaN or infinite."""
+
+    def shape(self, x: Array) -> tuple[int, ...]:
+        """The array's shape."""
+
+    def dtype_name(self, x: Array) -> str:
+        """The array's dtype by attnsweep's name."""
+
+    def nbytes(self, arrays: tuple[Array, ...]) -> int:
+        """Bytes that the arrays' elements take."""
+
+    def copy(self, x: Array) -> Array:
+        """A copy in memory of its own."""
+
+    def poison(self, nbytes: int) -> None:
+        """Fill a block of the device's memory with NaN and free it, for the next allocation to find."""
+
+    # calls
+    def compile(self, function: Callable[..., Any], options: dict[str, Any], tag: str) -> Callable[..., Any]:
+        """The function under a compile mode of conf/compile; the function itself for eager.
+
+        Compiled code is cached on disk apart for each `tag`. Raises CompileError where nothing was captured.
+        """
+
+    def differentiate(
+        self, function: Callable[..., Any], arrays: tuple[Array, ...], cotangent: Array, direction: str
+    ) -> Callable[[], tuple[Array, ...]]:
+        """A call without arguments that runs `direction`: (out,), (dq, dk, dv) or (out, dq, dk, dv)."""
+
+    def compilations(self) -> dict[str, int]:
+        """Counters that move whenever something is traced, compiled or autotuned."""
+
+    def forbid_compilation(self) -> None:
+        """From here on a recompilation raises."""
+
+    def compile_cache(self) -> str | None:
+        """Whether the compiler's disk cache answered: hit, miss, or None where nothing was compiled."""
+
+    # device
+    def synchronize(self) -> None:
+        """Wait for the device."""
+
+    def event(self) -> Event:
+        """A new event; only on a GPU."""
+
+    def flush_cache(self) -> None:
+        """Read (never write) enough memory to evict the inputs from L2; only on a GPU."""
+
+    def spin(self, ms: float) -> None:
+        """Keep the device's stream busy for about this long without touching memory; only on a GPU."""
+
+    def free_memory(self) -> None:
+        """Give cached blocks back to the device."""
+
+    def peak_memory(self, call: Callable[[], Any]) -> int | None:
+        """Peak bytes allocated on the device during one call, inputs included; None where it is not known."""
+
+    def describe(self) -> dict[str, Any]:
+        """Record columns: versions and what the device says of itself."""
+
+    def status_of(self, error: BaseException) -> tuple[Status, str] | None:
+        """The status that a framework's own exception means, with a reason; None for any other."""
+
+
+def load(name: str, device: dict[str, Any]) -> Framework:
+    """The framework by name, set up on a device (Device.to_dict()); imports it. Raises ImportError without it."""
+    if name not in NAMES:
+        raise ConfigError(f"framework must be one of {', '.join(NAMES)}, not {name!r}")
+    module = importlib.import_module(f"attnsweep.frameworks.{name}")
+    return cast("Framework", module.load(device))

@@ -1,0 +1,253 @@
+"""PyTorch: arrays, torch.compile, autograd, CUDA events and memory."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any, Callable
+
+import torch
+
+from attnsweep.errors import CompileError, Status
+
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+#: The flush reads this much, or four times L2 where that is more: 256 MB is 4x the 60 MB of an H200.
+_FLUSH_BYTES = 256 * 2**20
+
+#: torch.cuda._sleep counts SM cycles; 2 GHz is above the boost clock of every GPU so far, so a spin is never short.
+_CYCLES_PER_MS = 2_000_000
+
+
+class CudaEvent:
+    """A CUDA event on the current stream."""
+
+    def __init__(self) -> None:
+        self._event = torch.cuda.Event(enable_timing=True)
+
+    def record(self) -> None:
+        self._event.record()
+
+    def reached(self) -> bool:
+        return bool(self._event.query())
+
+    def ms_until(self, later: CudaEvent) -> float:
+        return float(self._event.elapsed_time(later._event))
+
+
+class Torch:
+    """`attnsweep.frameworks.Framework` for PyTorch on one device."""
+
+    name = "torch"
+
+    def __init__(self, device: dict[str, Any]) -> None:
+        self.on_gpu = device["kind"] == "cuda"
+        self.device = torch.device("cuda", 0) if self.on_gpu else torch.device("cpu")
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+        torch.set_grad_enabled(False)
+        self._flush_buffer: torch.Tensor | None = None
+        self._flush_result: torch.Tensor | None = None
+
+    # arrays
+
+    def arange(self, start: int, count: int) -> torch.Tensor:
+        wrapped = (start + 2**31) % 2**32 - 2**31
+        return torch.arange(count, dtype=torch.int32, device=self.device) + wrapped
+
+    def cast(self, x: torch.Tensor, dtype: str) -> torch.Tensor:
+        return x.to(_DTYPES[dtype])
+
+    def concat(self, parts: list[torch.Tensor], axis: int = 0) -> torch.Tensor:
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=axis)
+
+    def swap(self, x: torch.Tensor, one: int, other: int) -> torch.Tensor:
+        return x.transpose(one, other).contiguous()
+
+    def matmul(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return torch.matmul(a, b)
+
+    def where(self, condition: torch.Tensor, x: torch.Tensor, other: float) -> torch.Tensor:
+        return torch.where(condition, x, other)
+
+    def softmax(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(x, dim=-1)
+
+    def sum_last(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sum(dim=-1, keepdim=True)
+
+    def max_abs(self, x: torch.Tensor) -> float:
+        return float(x.abs().max())
+
+    def total(self, x: torch.Tensor) -> float:
+        return float(x.sum(dtype=torch.float64))
+
+    def count_nonfinite(self, x: torch.Tensor) -> int:
+        return int((~torch.isfinite(x)).sum())
+
+    def shape(self, x: torch.Tensor) -> tuple[int, ...]:
+        return tuple(x.shape)
+
+    def dtype_name(self, x: torch.Tensor) -> str:
+        return _NAMES.get(x.dtype, str(x.dtype).removeprefix("torch."))
+
+    def nbytes(self, arrays: tuple[torch.Tensor, ...]) -> int:
+        return sum(x.numel() * x.element_size() for x in arrays)
+
+    def copy(self, x: torch.Tensor) -> torch.Tensor:
+        return x.detach().clone()
+
+    def poison(self, nbytes: int) -> None:
+        torch.full((max(nbytes // 4, 1),), float("nan"), dtype=torch.float32, device=self.device)
+
+    # calls
+
+    def compile(self, function: Callable[..., Any], options: dict[str, Any], tag: str) -> Callable[..., Any]:
+        mode = options["mode"]
+        if mode is None:
+            return function
+        import torch._dynamo.config
+        import torch._functorch.config
+        import torch.compiler.config
+
+        # Inductor's disk cache does not know which SDPA backends are switched on: without a tag of its own
+        # sdpa_flash is handed the graph that sdpa_math compiled before it (seen on torch 2.11).
+        torch.compiler.config.cache_key_tag = tag
+        torch._dynamo.config.suppress_errors = False
+        # A benchmarked backward runs many times over one graph; donated buffers would be gone after the first.
+        torch._functorch.config.donated_buffer = False
+        compiled = torch.compile(function, mode=mode, fullgraph=options["fullgraph"], dynamic=options["dynamic"])
+        captured = False
+        # CUDA-graph modes reuse the memory of the last output; each call must say that it may go.
+        graphs = self.on_gpu and mode in ("reduce-overhead", "max-autotune")
+
+        def call(*arrays: torch.Tensor) -> Any:
+            nonlocal captured
+            if graphs:
+                torch.compiler.cudagraph_mark_step_begin()
+            result = compiled(*arrays)
+            if not captured:
+                captured = self.compilations().get("stats.unique_graphs", 0) > 0
+                if not captured:
+                    raise CompileError("torch.compile captured no graph: this would time eager code")
+            return result
+
+        return call
+
+    def differentiate(
+        self, function: Callable[..., Any], arrays: tuple[torch.Tensor, ...], cotangent: Any, direction: str
+    ) -> Callable[[], tuple[torch.Tensor, ...]]:
+        if direction == "fwd":
+
+            def forward() -> tuple[torch.Tensor, ...]:
+                return (function(*arrays),)
+
+            return forward
+
+        leaves = tuple(x.detach().requires_grad_(True) for x in arrays[:3])
+        everything = (*leaves, *arrays[3:])
+
+        def forward_backward() -> tuple[torch.Tensor, ...]:
+            with torch.enable_grad():
+                out = function(*everything)
+                return (out.detach(), *torch.autograd.grad(out, leaves, cotangent))
+
+        if direction == "fwd_bwd":
+            return forward_backward
+
+        graph: list[torch.Tensor] = []
+
+        def backward() -> tuple[torch.Tensor, ...]:
+            with torch.enable_grad():
+                if not graph:
+                    graph.append(function(*everything))
+                return tuple(torch.autograd.grad(graph[0], leaves, cotangent, retain_graph=True))
+
+        return backward
+
+    def compilations(self) -> dict[str, int]:
+        # Nothing was compiled in a process that never imported the compiler, and importing it costs a second.
+        dynamo = sys.modules.get("torch._dynamo.utils")
+        counters = dynamo.counters if dynamo is not None else {}
+        return {f"{group}.{name}": int(n) for group, entries in counters.items() for name, n in entries.items()}
+
+    def forbid_compilation(self) -> None:
+        dynamo: Any = sys.modules.get("torch._dynamo.config")
+        if dynamo is not None:
+            dynamo.error_on_recompile = True
+
+    def compile_cache(self) -> str | None:
+        counters = self.compilations()
+        if counters.get("inductor.fxgraph_cache_miss", 0) or counters.get("inductor.fxgraph_cache_bypass", 0):
+            return "miss"
+        return "hit" if counters.get("inductor.fxgraph_cache_hit", 0) else None
+
+    # device
+
+    def synchronize(self) -> None:
+        if self.on_gpu:
+            torch.cuda.synchronize()
+
+    def event(self) -> CudaEvent:
+        return CudaEvent()
+
+    def flush_cache(self) -> None:
+        if self._flush_buffer is None:
+            cache = torch.cuda.get_device_properties(self.device).L2_cache_size
+            elements = max(_FLUSH_BYTES, 4 * cache) // 4
+            self._flush_buffer = torch.ones(elements, dtype=torch.float32, device=self.device)
+            self._flush_result = torch.empty((), dtype=torch.float32, device=self.device)
+        torch.amax(self._flush_buffer, dim=0, out=self._flush_result)
+
+    def spin(self, ms: float) -> None:
+        torch.cuda._sleep(int(ms * _CYCLES_PER_MS))
+
+    def free_memory(self) -> None:
+        if self.on_gpu:
+            # The reference's matrix products leave cuBLAS a workspace (32 MiB on Hopper) that is no cell's own.
+            torch._C._cuda_clearCublasWorkspaces()
+            torch.cuda.empty_cache()
+
+    def peak_memory(self, call: Callable[[], Any]) -> int | None:
+        if not self.on_gpu:
+            return None
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        torch.cuda.synchronize()
+        return int(torch.cuda.max_memory_allocated())
+
+    def describe(self) -> dict[str, Any]:
+        columns: dict[str, Any] = {"torch": str(torch.__version__), "cuda": torch.version.cuda}
+        if torch.backends.cudnn.is_available():
+            columns["cudnn"] = str(torch.backends.cudnn.version())
+        if self.on_gpu:
+            columns["sm_count"] = torch.cuda.get_device_properties(self.device).multi_processor_count
+        return columns
+
+    def status_of(self, error: BaseException) -> tuple[Status, str] | None:
+        text = str(error)
+        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in text:
+            return Status.OOM, _first_line(text)
+        if "No available kernel" in text or "No viable backend for scaled_dot_product_attention" in text:
+            return Status.UNSUPPORTED, f"PyTorch: {_first_line(text)}"
+        modules = [cls.__module__ for cls in type(error).__mro__]
+        if any(module.startswith(("torch._dynamo", "torch._inductor", "triton.")) for module in modules):
+            inner = getattr(error, "inner_exception", None)
+            if isinstance(inner, torch.OutOfMemoryError):
+                return Status.OOM, _first_line(str(inner))
+            return Status.COMPILE_ERROR, f"{type(error).__name__}: {_first_line(text)}"
+        return None
+
+
+def _first_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0] if lines else "no message"
+
+
+def load(device: dict[str, Any]) -> Torch:
+    """PyTorch on a device; silences one warning that its compiler prints about TF32, which is off on purpose."""
+    warnings.filterwarnings("ignore", message=".*TensorFloat32 tensor cores.*")
+    return Torch(device)

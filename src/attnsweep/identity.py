@@ -1,0 +1,135 @@
+"""What a cell is called: the id that makes a sweep resumable, and the command that measures it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+#: Longest parts of an id; with separators, replicate and hash below 180 bytes, so that the temporary file
+#: name that a record is first written under stays below 200.
+_LONGEST = {"impl": 32, "variant": 24, "compile": 28, "case": 72}
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values, equal text. Raises ValueError for a NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def cell_id(
+    *,
+    impl: Mapping[str, Any],
+    variant: str,
+    compile: Mapping[str, Any],
+    case: Mapping[str, Any],
+    case_name: str,
+    timing: Mapping[str, Any],
+    replicate: int,
+    seed: int,
+    version: str | None,
+    device_name: str,
+) -> str:
+    """`<impl>[-<variant>]-<compile>-<case>-<replicate>-<8 hex>`, a file name of letters, digits and . _ = -.
+
+    Hashed is what changes the measurement: the implementation with its environment, variant, compile mode,
+    case, timing, replicate, seed, version of the library, source of our kernels where it uses them, and the
+    device's name. Not hashed is where and when the cell runs, and how many replicates there are beside it:
+    asking for more keeps those that are done.
+    """
+    hashed = {
+        "impl": {key: value for key, value in impl.items() if key != "isolation"},
+        "variant": variant,
+        "compile": dict(compile),
+        "case": dict(case),
+        "timing": {key: value for key, value in timing.items() if key != "replicates"},
+        "replicate": replicate,
+        "seed": seed,
+        "version": version,
+        "kernels": kernels_digest() if _uses_kernels(str(impl.get("_target_")), canonical(impl)) else None,
+        "device": device_name,
+    }
+    parts = {
+        "impl": str(impl["name"]),
+        "variant": variant,
+        "compile": str(compile["name"]),
+        "case": case_name,
+    }
+    words = [_file_part(value, _LONGEST[part]) for part, value in parts.items() if value]
+    digest = hashlib.sha256(canonical(hashed).encode()).hexdigest()[:8]
+    return "-".join([*words, str(replicate), digest])
+
+
+def _file_part(text: str, longest: int) -> str:
+    return re.sub(r"[^A-Za-z0-9._=-]", "_", text)[:longest].lstrip(".-") or "_"
+
+
+@lru_cache
+def kernels_digest() -> str:
+    """A digest of the source of `attnsweep.kernels`: an edited kernel is another implementation."""
+    folder = Path(__file__).with_name("kernels")
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@lru_cache
+def _uses_kernels(target: str, impl: str) -> bool:
+    """Whether an implementation's YAML or the module of its class names our kernels."""
+    if "attnsweep.kernels" in impl:
+        return True
+    module = target.rpartition(".")[0]
+    if not module.startswith("attnsweep."):
+        return False
+    path = Path(__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    return path.is_file() and "attnsweep.kernels" in path.read_text()
+
+
+def command(
+    choices: Mapping[str, str | None],
+    fields: Mapping[str, Any],
+    overrides: Sequence[str],
+    pins: Mapping[str, Any],
+    flags: Sequence[str] = (),
+) -> str:
+    """One shell line: the chosen option of each group, the scenario's fields, other overrides, and `pins`.
+
+    `fields` and `pins` stand in for what `overrides` says of the same key. Hydra's flags come last.
+    """
+    values = {**{f"scenario.{key}": value for key, value in fields.items()}, **pins}
+    # A key that was added with + must be added again
+    added = {key: typed for typed in overrides if (key := typed.partition("=")[0].lstrip("+")) in values}
+    words = [f"{group}={option}" for group, option in choices.items() if option is not None]
+    words += [text for text in overrides if text not in added.values()]
+    for key, value in values.items():
+        plus = "+" * (len(added.get(key, "")) - len(added.get(key, "").lstrip("+")))
+        words.append(f"{plus}{key}={hydra_value(value)}")
+    return shlex.join(["attnsweep", *words, *flags])
+
+
+def hydra_value(value: Any) -> str:
+    """A value as Hydra's override grammar reads it back."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(hydra_value(one) for one in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{hydra_value(one)}" for key, one in value.items()) + "}"
+    text = str(value)
+    # Bare where the grammar keeps it a string; else quoted, with \' for a quote and \\ before it doubled
+    if re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", text) and text.lower() not in _WORDS:
+        return text
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
+
+
+#: Text that the grammar would read as something else.
+_WORDS = frozenset({"null", "true", "false", "nan", "inf"})

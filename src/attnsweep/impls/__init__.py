@@ -1,0 +1,91 @@
+"""Implementations: from the YAML of conf/impl to something that can be called.
+
+The parent binds a YAML to its class's keywords and asks whether a case is supported; only the worker builds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from typing import Any
+
+from attnsweep import frameworks
+from attnsweep.case import Case
+from attnsweep.devices import Device
+from attnsweep.errors import ConfigError
+from attnsweep.impls.base import Attention, FunctionAttention
+
+__all__ = ["Attention", "FunctionAttention", "bind", "build", "framework", "why_missing", "why_unsupported"]
+
+
+def bind(impl: dict[str, Any]) -> type[Attention]:
+    """The class that `_target_` names, after checking that the YAML's keys fit its keywords.
+
+    Raises ConfigError for a class that cannot be found, a key that it does not take, or one that it lacks.
+    """
+    name = impl.get("name")
+    if not isinstance(name, str) or not name:
+        raise ConfigError("an implementation's YAML needs a name")
+    cls = _target(name, impl.get("_target_"))
+    known = keywords(cls)
+    given = set(impl) - {"_target_"}
+    unknown = sorted(given - set(known))
+    if unknown:
+        raise ConfigError(f"impl {name}: no such key: {', '.join(unknown)}; the keys are {', '.join(sorted(known))}")
+    lacking = sorted(key for key, required in known.items() if required and key not in given)
+    if lacking:
+        raise ConfigError(f"impl {name}: {', '.join(lacking)} must be given")
+    cls.validate(impl)
+    return cls
+
+
+def build(impl: dict[str, Any]) -> Attention:
+    """The implementation that a YAML describes; imports nothing of its library yet."""
+    return bind(impl)(**{key: value for key, value in impl.items() if key != "_target_"})
+
+
+def framework(impl: dict[str, Any]) -> str:
+    """The framework that the implementation computes in."""
+    name = impl.get("framework") or bind(impl).framework
+    if name not in frameworks.NAMES:
+        raise ConfigError(f"impl {impl['name']}: framework must be one of {', '.join(frameworks.NAMES)}, not {name!r}")
+    return str(name)
+
+
+def why_unsupported(impl: dict[str, Any], case: Case, device: Device, compile: dict[str, Any]) -> str | None:
+    """Why the implementation cannot do this case on this device in this compile mode, or None. Imports no library."""
+    return build(impl).why_unsupported(case, device, compile)
+
+
+def why_missing(impl: dict[str, Any]) -> str | None:
+    """Why the implementation's library is not in this interpreter, or None; looks for it without importing it."""
+    return build(impl).why_missing()
+
+
+def keywords(cls: type) -> dict[str, bool]:
+    """The keywords that a class's constructor takes, through **common to its bases; True for required ones."""
+    known: dict[str, bool] = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base) or base is object:
+            continue
+        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+        for parameter in parameters:
+            if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                known.setdefault(parameter.name, parameter.default is parameter.empty)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return known
+
+
+def _target(name: str, target: Any) -> type[Attention]:
+    if not isinstance(target, str) or "." not in target:
+        raise ConfigError(f"impl {name}: _target_ must be package.module.Class, not {target!r}")
+    module_name, _, attribute = target.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"impl {name}: _target_ {target} cannot be imported: {error}") from None
+    if not (isinstance(cls, type) and issubclass(cls, Attention)):
+        raise ConfigError(f"impl {name}: _target_ {target} is not a subclass of attnsweep.impls.Attention")
+    return cls

@@ -1,0 +1,226 @@
+"""What an implementation is, and the general adapter that needs nothing but YAML.
+
+No framework and no library is imported at the top: the parent reads these classes too.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from abc import ABC, abstractmethod
+from typing import Any, Callable, ClassVar
+
+from attnsweep.case import Case
+from attnsweep.devices import Device
+from attnsweep.errors import ConfigError, Missing, Unsupported
+
+LAYOUTS = ("bshd", "bhsd")
+
+#: What `supports` may restrict; anything it does not name is tried, and the check decides.
+SUPPORTS = (
+    "devices",
+    "dtypes",
+    "head_dims",
+    "head_dim_max",
+    "head_dim_v",
+    "gqa",
+    "causal",
+    "window",
+    "bias",
+    "q_len_ne_kv_len",
+    "directions",
+    "compile",
+    "min_compute_capability",
+)
+
+
+class Attention(ABC):
+    """An implementation of attention. Subclasses override `prepare`, and `supports` where data cannot say it.
+
+    `prepare` imports the library and returns function(q, k, v) -> out, or function(q, k, v, bias) -> out for a
+    case with a dense bias; arrays come and go in `layout`. Everything that a caller does once for many calls
+    belongs in `prepare`, everything that it does for each call belongs in the function.
+    """
+
+    framework: ClassVar[str] = "torch"
+    #: The module whose absence means `missing`; None where the framework itself is the library.
+    module: str | None = None
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        layout: str = "bshd",
+        distribution: str | None = None,
+        supports: dict[str, Any] | None = None,
+        kernels: dict[str, list[str]] | None = None,
+        env: dict[str, Any] | None = None,
+        isolation: str = "fork",
+        framework: str | None = None,
+    ) -> None:
+        self.name = name
+        self.layout = layout
+        self.distribution = distribution
+        self.rules = supports or {}
+        self.kernels = kernels or {}
+
+    @classmethod
+    def validate(cls, impl: dict[str, Any]) -> None:
+        """Raise ConfigError where the YAML's values cannot be what they must; the keys are known to fit."""
+        name = impl["name"]
+        unknown = sorted(set(impl.get("supports") or {}) - set(SUPPORTS))
+        if unknown:
+            raise ConfigError(
+                f"impl {name}: supports has no key {', '.join(unknown)}; the keys are {', '.join(SUPPORTS)}"
+            )
+        if impl.get("layout", "bshd") not in LAYOUTS:
+            raise ConfigError(f"impl {name}: layout must be one of {', '.join(LAYOUTS)}, not {impl['layout']!r}")
+        if impl.get("isolation", "fork") not in ("fork", "spawn"):
+            raise ConfigError(f"impl {name}: isolation must be fork or spawn, not {impl['isolation']!r}")
+        extra = sorted(set(impl.get("env") or {}) - {"python", "variables"})
+        if extra:
+            raise ConfigError(f"impl {name}: env has no key {', '.join(extra)}; the keys are python, variables")
+        extra = sorted(set(impl.get("kernels") or {}) - {"fwd", "bwd"})
+        if extra:
+            raise ConfigError(f"impl {name}: kernels has no key {', '.join(extra)}; the keys are fwd, bwd")
+
+    def supports(self, case: Case, device: Device, compile_mode: str) -> str | None:
+        """Why this case cannot be done on this device in this compile mode, in words, or None; imports nothing."""
+        return None
+
+    @abstractmethod
+    def prepare(self, case: Case, device: str) -> Callable[..., Any]:
+        """The function to call, ready for this case; `device` is cuda or cpu.
+
+        Raises Missing where the library is not here, Unsupported where it turns out that it cannot do the case.
+        """
+
+    def why_unsupported(self, case: Case, device: Device, compile: dict[str, Any]) -> str | None:
+        """The first of the YAML's rules that the case breaks, or what `supports` says."""
+        return broken_rule(self.rules, case, device, compile["name"]) or self.supports(case, device, compile["name"])
+
+    def why_missing(self) -> str | None:
+        """Why the library is not in this interpreter, or None; looks for it without importing it."""
+        if self.module is None:
+            return None
+        top = self.module.partition(".")[0]
+        return None if importlib.util.find_spec(top) else self.install(f"No module named {top!r}")
+
+    def install(self, why: str) -> str:
+        """A sentence that says what is missing and how to get it."""
+        return f"{why}; install it with: pip install {self.distribution or self.module}"
+
+    def library(self, name: str) -> Any:
+        """Import a module of the implementation's library; raises Missing with how to install it."""
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            raise Missing(self.install(f"{name} cannot be imported ({error})")) from error
+
+
+class FunctionAttention(Attention):
+    """A library's function of q, k and v, described by YAML alone.
+
+    It is called as function(q, k, v, **keywords): `arguments` maps the library's keyword to a field or property of
+    the case (a None is left out, so that the library's default stands; `bias` is the bias array), `constants` maps
+    it to a literal. `output` is the index of the output where the library returns a tuple, else null.
+    """
+
+    def __init__(
+        self,
+        *,
+        function: str,
+        arguments: dict[str, str] | None = None,
+        constants: dict[str, Any] | None = None,
+        output: int | None = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(**common)
+        self.module, _, self.function = function.rpartition(".")
+        self.arguments = arguments or {}
+        self.constants = constants or {}
+        self.output = output
+
+    @classmethod
+    def validate(cls, impl: dict[str, Any]) -> None:
+        super().validate(impl)
+        name, function = impl["name"], impl["function"]
+        if not isinstance(function, str) or "." not in function:
+            raise ConfigError(f"impl {name}: function must be package.module.function, not {function!r}")
+        fields = [field for field in dir(Case) if not field.startswith("_")]
+        fields += list(Case.__dataclass_fields__)
+        for keyword, field in (impl.get("arguments") or {}).items():
+            if field not in fields:
+                raise ConfigError(
+                    f"impl {name}: arguments.{keyword} is {field!r}, which is no field of a case; the fields are "
+                    f"{', '.join(sorted(set(fields) - {'from_dict', 'to_dict', 'visible'}))}"
+                )
+
+    def supports(self, case: Case, device: Device, compile_mode: str) -> str | None:
+        passed = set(self.arguments.values())
+        if case.effective_causal and not passed & {"causal", "effective_causal", "bounds"}:
+            return f"{self.name}'s YAML passes no causal mask"
+        if case.window is not None and not passed & {"window", "bounds"}:
+            return f"{self.name}'s YAML passes no window"
+        if case.bias != "none" and "bias" not in passed:
+            return f"{self.name}'s YAML passes no bias"
+        return None
+
+    def prepare(self, case: Case, device: str) -> Callable[..., Any]:
+        assert self.module is not None
+        module = self.library(self.module)
+        function = getattr(module, self.function, None)
+        if function is None:
+            raise Unsupported(f"{self.module} has no {self.function} in this version")
+        keywords = dict(self.constants)
+        bias_keyword = ""
+        for keyword, field in self.arguments.items():
+            if field == "bias":
+                bias_keyword = keyword
+            elif getattr(case, field) is not None:
+                keywords[keyword] = getattr(case, field)
+        output = self.output
+
+        def call(q: Any, k: Any, v: Any, bias: Any = None) -> Any:
+            if bias is None:
+                result = function(q, k, v, **keywords)
+            else:
+                result = function(q, k, v, **{bias_keyword: bias}, **keywords)
+            return result if output is None else result[output]
+
+        return call
+
+
+def broken_rule(rules: dict[str, Any], case: Case, device: Device, compile_mode: str) -> str | None:
+    """The first rule of a YAML's `supports` that a case breaks, as a sentence, or None."""
+
+    def among(key: str, value: Any, what: str) -> str | None:
+        allowed = rules.get(key)
+        if allowed is None or value in allowed:
+            return None
+        return f"{what} {value} is not among {', '.join(str(one) for one in allowed)}"
+
+    def denied(key: str, asked: bool, what: str) -> str | None:
+        return f"{what} is not supported" if asked and rules.get(key) is False else None
+
+    largest, capability = rules.get("head_dim_max"), rules.get("min_compute_capability")
+    found = [
+        among("devices", device.kind, "device"),
+        among("dtypes", case.dtype, "dtype"),
+        among("head_dims", case.head_dim, "head_dim"),
+        among("directions", case.direction, "direction"),
+        among("compile", compile_mode, "compile mode"),
+        f"head_dim {max(case.head_dim, case.head_dim_v)} is above {largest}"
+        if largest is not None and max(case.head_dim, case.head_dim_v) > largest
+        else None,
+        denied("head_dim_v", case.head_dim_v != case.head_dim, "head_dim_v unlike head_dim"),
+        denied("gqa", case.group_size > 1, "grouped-query attention"),
+        denied("causal", case.effective_causal, "a causal mask"),
+        denied("window", case.window is not None, "a window"),
+        denied("bias", case.bias != "none", "a bias"),
+        denied("q_len_ne_kv_len", case.q_len != case.kv_len, "q_len unlike kv_len"),
+        f"compute capability {device.compute_capability} is below {capability}"
+        if capability is not None and device.kind == "cuda" and (device.compute_capability or 0) < capability
+        else None,
+    ]
+    return next((reason for reason in found if reason), None)

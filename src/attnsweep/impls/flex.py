@@ -1,0 +1,55 @@
+"""PyTorch's FlexAttention: a kernel that exists only compiled, with a block mask planned once."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from attnsweep.case import Case
+from attnsweep.devices import Device
+from attnsweep.impls.base import Attention
+from attnsweep.impls.masks import visible
+
+
+class FlexAttention(Attention):
+    """torch.nn.attention.flex_attention; the mask is a BlockMask, made in `prepare`; `block_size` is its tile."""
+
+    def __init__(self, *, block_size: int = 128, kernel_options: dict[str, Any] | None = None, **common: Any) -> None:
+        super().__init__(**common)
+        self.block_size = block_size
+        self.kernel_options = kernel_options
+
+    def supports(self, case: Case, device: Device, compile_mode: str) -> str | None:
+        if compile_mode == "eager":
+            return (
+                "FlexAttention's kernel exists only compiled; eager it materialises the scores. "
+                "Use compile=default or another torch.compile mode"
+            )
+        if device.kind == "cpu" and case.direction != "fwd":
+            return "FlexAttention on a CPU has no backward"
+        return None
+
+    def prepare(self, case: Case, device: str) -> Callable[..., Any]:
+        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+        block_mask = None
+        if case.masked:
+            see = visible(case)
+            block_mask = create_block_mask(
+                lambda batch, head, query, key: see(query, key),
+                None,
+                None,
+                case.q_len,
+                case.kv_len,
+                device=device,
+                BLOCK_SIZE=self.block_size,
+            )
+        keywords: dict[str, Any] = {"scale": case.scale, "block_mask": block_mask}
+        if case.group_size > 1:
+            keywords["enable_gqa"] = True
+        if self.kernel_options:
+            keywords["kernel_options"] = dict(self.kernel_options)
+
+        def call(q: Any, k: Any, v: Any) -> Any:
+            return flex_attention(q, k, v, **keywords)
+
+        return call

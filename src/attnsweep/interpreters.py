@@ -1,0 +1,97 @@
+"""Which Python a cell runs in, what is imported there before the first fork, and the versions it holds."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from attnsweep import environment, impls
+from attnsweep.errors import ConfigError
+
+#: What a zygote imports before its first fork, by framework; and beside it where it compiles.
+_PRELOAD = {"torch": ("numpy", "torch"), "jax": ("numpy", "jax")}
+_COMPILER = ("torch._dynamo", "torch._inductor.compile_fx", "torch._inductor.codecache")
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """Which warm process a cell needs; equal ones share a zygote.
+
+    `python` is an absolute path, never resolved through symlinks. `variables` are set before the zygote
+    starts. `preload` is imported before the first fork; () is isolation=spawn. `own` is the parent's own
+    interpreter, which inherits its environment, PYTHONPATH included.
+    """
+
+    python: str
+    variables: tuple[tuple[str, str], ...]
+    preload: tuple[str, ...]
+    own: bool
+
+
+@dataclass(frozen=True)
+class Host:
+    """An interpreter but for what it preloads, which depends on all the cells that share it."""
+
+    python: str
+    variables: tuple[tuple[str, str], ...]
+    own: bool
+    framework: str
+    spawn: bool
+
+
+def host(impl: Mapping[str, Any], isolation: str) -> Host:
+    """Where an implementation's YAML says that it runs; the parent's own interpreter without `env.python`.
+
+    A relative path is relative to the working folder. Raises ConfigError for values that cannot be meant.
+    """
+    env = impl.get("env") or {}
+    variables = env.get("variables") or {}
+    for key, value in variables.items():
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise ConfigError(
+                f"impl {impl['name']}: env.variables.{key} must be text or a number, not {value!r}"
+            )
+    python = env.get("python")
+    if python is not None and not isinstance(python, str):
+        raise ConfigError(f"impl {impl['name']}: env.python must be an interpreter's path, not {python!r}")
+    return Host(
+        python=sys.executable if python is None else os.path.abspath(os.path.expanduser(python)),
+        variables=tuple(sorted((str(key), str(value)) for key, value in variables.items())),
+        own=python is None,
+        framework=impls.framework(dict(impl)),
+        spawn=isolation == "spawn" or impl.get("isolation") == "spawn",
+    )
+
+
+def interpreter(where: Host, compiles: bool) -> Interpreter:
+    """The interpreter with its preload list: the framework, and its compiler where a cell there compiles."""
+    preload: tuple[str, ...] = ()
+    if not where.spawn:
+        preload = _PRELOAD.get(where.framework, ())
+        if compiles and where.framework == "torch":
+            preload += _COMPILER
+    return Interpreter(where.python, where.variables, preload, where.own)
+
+
+def versions(implementations: Sequence[Mapping[str, Any]], hosts: Sequence[Host]) -> list[str | None]:
+    """The version of each implementation's distribution where it runs; each environment is asked once.
+
+    None where it names no distribution, or where that is not installed. Raises ConfigError for a foreign
+    interpreter that does not answer.
+    """
+    pairs = [(impl.get("distribution"), where) for impl, where in zip(implementations, hosts, strict=True)]
+    wanted: dict[tuple[str, tuple[tuple[str, str], ...]], set[str]] = {}
+    for distribution, where in pairs:
+        if not where.own:
+            wanted.setdefault((where.python, where.variables), set()).update(filter(None, [distribution]))
+    foreign = {
+        key: environment.foreign_versions(key[0], dict(key[1]), names) for key, names in wanted.items()
+    }
+    own = {name: environment.own_version(name) for name, where in pairs if name is not None and where.own}
+    return [
+        None if name is None else own[name] if where.own else foreign[where.python, where.variables][name]
+        for name, where in pairs
+    ]

@@ -1,0 +1,142 @@
+"""From Hydra's jobs to a run sweep: everything is validated before anything is written, then it runs once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from attnsweep import compose, impls, overrides, scenarios
+from attnsweep.compose import Combination
+from attnsweep.errors import ConfigError
+from attnsweep.schema import Settings
+
+if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
+    from hydra.core.utils import JobReturn
+    from hydra.types import HydraContext, TaskFunction
+    from omegaconf import DictConfig
+
+#: Exit codes of the sweeps that this process ran: the way back to `cli.main`, because Hydra returns nothing.
+exit_codes: list[int] = []
+
+
+def sweep(
+    context: HydraContext,
+    task_function: TaskFunction,
+    config: DictConfig,
+    params: Mapping[str, Any],
+    lines: list[str],
+) -> list[Sequence[JobReturn]]:
+    """Expand a study's parameters and the command line, validate every job, and launch them in one call.
+
+    The exit codes of what ran go to `exit_codes`. Raises ConfigError, or Hydra's exceptions, before anything
+    is written.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.plugins import Plugins
+    from omegaconf import OmegaConf, open_dict
+
+    HydraConfig.instance().set_config(config)  # what ${hydra:...} in a YAML reads
+    loader = context.config_loader
+    # As a plain dict: a group without a default reads as "???", which OmegaConf refuses to hand out.
+    chosen = cast("dict[str, str | None]", OmegaConf.to_container(config.hydra.runtime.choices))
+    params = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.create(dict(params or {})), resolve=True))
+    jobs = overrides.expand([*overrides.params_lines(params), *lines], options(loader, config), chosen)
+    settings, combinations = prepare(loader, config, jobs)
+    # Other launchers compose each job anew: the name is decided here, once, for all of them.
+    jobs = [[*(line for line in job if not line.startswith("name=")), f"name={settings.name}"] for job in jobs]
+    with open_dict(config):
+        config.name, config.output_dir = settings.name, settings.output_dir
+    if settings.dry_run:
+        run(settings, combinations)
+        return []
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=context, task_function=task_function, config=config
+    )
+    if hasattr(launcher, "prepared"):
+        launcher.prepared = (settings, combinations)
+    returns = launcher.launch(jobs, initial_job_idx=0)
+    exit_codes.extend(one.return_value for one in returns)  # of tasks that ran in other processes
+    return [returns]
+
+
+def options(loader: ConfigLoader, config: DictConfig) -> Callable[[str], list[str]]:
+    """A function that lists the options of a group, those in folders below it as folder/option."""
+    from hydra.core.object_type import ObjectType
+
+    config_name, lines = config.hydra.job.config_name, list(config.hydra.overrides.hydra)
+
+    def listed(group: str) -> list[str]:
+        found = loader.get_group_options(group, ObjectType.CONFIG, config_name, lines)
+        for folder in loader.get_group_options(group, ObjectType.GROUP, config_name, lines):
+            found += [f"{folder}/{one}" for one in listed(f"{group}/{folder}")]
+        return found
+
+    return listed
+
+
+def prepare(
+    loader: ConfigLoader, master: DictConfig, jobs: Sequence[Sequence[str]]
+) -> tuple[Settings, list[Combination]]:
+    """The settings and combinations of `jobs`, composed and bound; raises ConfigError."""
+    from omegaconf import OmegaConf
+
+    hydra_overrides = OmegaConf.to_container(master.hydra.overrides.hydra)
+    assert isinstance(hydra_overrides, list)
+    settings, combinations = compose.combinations(loader, master.hydra.job.config_name, jobs, hydra_overrides)
+    bind(settings, combinations)
+    return settings, combinations
+
+
+def bind(settings: Settings, combinations: Sequence[Combination]) -> None:
+    """Bind the implementation and the scenario of every combination without building anything.
+
+    Raises ConfigError for an unknown target or key, a case that is none, or one name for two implementations.
+    """
+    options: dict[str, str | None] = {}
+    bound: list[object] = []
+    for one in combinations:
+        if one.impl not in bound:
+            impls.bind(one.impl)
+            bound.append(one.impl)
+        name, option = str(one.impl["name"]), one.choices["impl"]
+        if options.setdefault(name, option) != option:
+            raise ConfigError(
+                f"impl={options[name]} and impl={option} are both named {name}: records could not tell them apart"
+            )
+        if one.scenario not in bound:
+            scenarios.expand(one.scenario, settings.scale)
+            bound.append(one.scenario)
+
+
+def run(settings: Settings, combinations: list[Combination], *, shared: bool = False) -> int:
+    """Run the sweep and return its exit code; `shared` is for one job of several; raises ConfigError."""
+    from attnsweep import sweep
+
+    with _without_full_error():
+        code = sweep.run(settings, combinations, shared=shared)
+    exit_codes.append(code)
+    return code
+
+
+def task(cfg: DictConfig) -> int:
+    """Run the one combination that another launcher composed, and return its exit code."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    settings, combination = compose.combination(cfg, dict(hydra.runtime.choices), list(hydra.overrides.task))
+    bind(settings, [combination])
+    return run(settings, [combination], shared=True)
+
+
+@contextmanager
+def _without_full_error() -> Iterator[None]:
+    """Take HYDRA_FULL_ERROR, which cli.main sets for Hydra in this process, from what children inherit."""
+    value = os.environ.pop("HYDRA_FULL_ERROR", None)
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ["HYDRA_FULL_ERROR"] = value

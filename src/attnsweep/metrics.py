@@ -1,0 +1,262 @@
+"""What a case costs in FLOPs and bytes, what a GPU can do, and the rates that follow from a latency.
+
+Counting: exact visible pairs, a multiply-add is two, softmax is none, every tensor moves once. Standard
+library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any, Optional
+
+from attnsweep.case import Case
+
+#: Dense operations that one SM retires in a clock: tensor cores, except fp32, which has none and runs on FMA
+#: units. Hopper: 4 tensor cores x 512 bf16 FMA; 132 SMs x 4096 x 1830 MHz = 989.4e12. fp32: 128 FMA.
+_HOPPER: Mapping[str, int] = MappingProxyType(
+    {"fp8": 8192, "bf16": 4096, "tf32": 2048, "fp32": 256, "fp64": 256}
+)
+#: A100 (GA100): 4 tensor cores x 256 bf16 FMA; 108 SMs x 2048 x 1410 MHz = 311.9e12. No fp8. fp32: 64 FMA.
+_GA100: Mapping[str, int] = MappingProxyType({"bf16": 2048, "tf32": 1024, "fp32": 128, "fp64": 128})
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The datasheet's dense peaks of one GPU: TFLOP/s by dtype (fp16 is bf16's) and memory bandwidth in GB/s.
+
+    `name` is NVML's, exactly. `sm_count` is given where one name covers parts that differ in it. `per_clock`
+    holds the FLOPs of one SM in one clock, where they are known, for the peak at a sampled clock.
+    """
+
+    name: str
+    gb_per_s: float
+    bf16: float
+    tf32: float
+    fp32: float
+    fp64: float
+    fp8: Optional[float] = None
+    sm_count: Optional[int] = None
+    clocked: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+    def tflops(self, dtype: str) -> float | None:
+        """Dense TFLOP/s for elements of `dtype`; None where the GPU has no such arithmetic."""
+        value: float | None = getattr(self, _kind(dtype))
+        return value
+
+    def tflops_at(self, dtype: str, sm_clock_mhz: float, sm_count: int) -> float | None:
+        """Dense TFLOP/s for `dtype` with `sm_count` SMs at `sm_clock_mhz`; None where that is not known."""
+        rate = self.clocked.get(_kind(dtype))
+        return None if rate is None else rate * sm_count * sm_clock_mhz / 1e6
+
+
+def _kind(dtype: str) -> str:
+    if dtype.startswith("fp8"):
+        return "fp8"
+    return "bf16" if dtype == "fp16" else dtype
+
+
+#: One line a GPU. Vendors print tensor rates "with sparsity": the dense figure is half of that. Attention
+#: accumulates in fp32, so GeForce and RTX lines give the rate with fp32 accumulation, which is half of the
+#: advertised one. fp64 is the tensor cores' where they have it.
+PEAKS: tuple[Peak, ...] = (
+    # NVIDIA H200 data sheet, SXM column: 1,979 bf16 sparse, 67 fp32, 4.8 TB/s; the H100 SXM chip, hence 989.4
+    # dense
+    Peak("NVIDIA H200", 4800, bf16=989.4, tf32=494.7, fp32=67, fp64=67, fp8=1979, clocked=_HOPPER),
+    # NVIDIA H200 data sheet, NVL column: 1,671 bf16 sparse, 60 fp32, 4.8 TB/s
+    Peak("NVIDIA H200 NVL", 4800, bf16=835.5, tf32=417.5, fp32=60, fp64=60, fp8=1670.5, clocked=_HOPPER),
+    # NVIDIA H100 architecture white paper, table of SXM5: 989.4 bf16 dense, 1,978.9 fp8, 66.9 fp32, 3,352
+    # GB/s
+    Peak("NVIDIA H100 80GB HBM3", 3350, bf16=989.4, tf32=494.7, fp32=67, fp64=67, fp8=1979, clocked=_HOPPER),
+    # NVIDIA H100 architecture white paper, table of PCIe: 756 bf16 dense, 51 fp32, 2.0 TB/s, 114 SMs
+    Peak("NVIDIA H100 PCIe", 2000, bf16=756, tf32=378, fp32=51, fp64=51, fp8=1513, clocked=_HOPPER),
+    # NVIDIA H100 data sheet, NVL column: 1,671 bf16 sparse, 60 fp32, 3.9 TB/s
+    Peak("NVIDIA H100 NVL", 3900, bf16=835.5, tf32=417.5, fp32=60, fp64=60, fp8=1670.5, clocked=_HOPPER),
+    # NVIDIA GH200 data sheet, HBM3 column: 1,979 bf16 sparse, 67 fp32, 4 TB/s
+    Peak("NVIDIA GH200 480GB", 4000, bf16=989.4, tf32=494.7, fp32=67, fp64=67, fp8=1979, clocked=_HOPPER),
+    # NVIDIA H20 data sheet: 148 bf16 dense, 296 fp8, 74 tf32, 44 fp32, 1 fp64, 4.0 TB/s; its tensor rate is
+    # cut
+    Peak("NVIDIA H20", 4000, bf16=148, tf32=74, fp32=44, fp64=1, fp8=296),
+    # NVIDIA HGX B200 data sheet, an eighth of the board: 4.5 PFLOP/s bf16 sparse, 75 fp32, 37 fp64, 8 TB/s
+    Peak("NVIDIA B200", 8000, bf16=2250, tf32=1125, fp32=75, fp64=37, fp8=4500),
+    # NVIDIA A100 data sheet, 80 GB SXM column: 312 bf16, 156 tf32, 19.5 fp32 and fp64 tensor, 2,039 GB/s
+    Peak("NVIDIA A100-SXM4-80GB", 2039, bf16=312, tf32=156, fp32=19.5, fp64=19.5, clocked=_GA100),
+    # NVIDIA A100 data sheet, 40 GB SXM column: 1,555 GB/s
+    Peak("NVIDIA A100-SXM4-40GB", 1555, bf16=312, tf32=156, fp32=19.5, fp64=19.5, clocked=_GA100),
+    # NVIDIA A100 data sheet, 80 GB PCIe column: 1,935 GB/s
+    Peak("NVIDIA A100 80GB PCIe", 1935, bf16=312, tf32=156, fp32=19.5, fp64=19.5, clocked=_GA100),
+    # NVIDIA A100 data sheet, 40 GB PCIe column: 1,555 GB/s
+    Peak("NVIDIA A100-PCIE-40GB", 1555, bf16=312, tf32=156, fp32=19.5, fp64=19.5, clocked=_GA100),
+    # NVIDIA L40S data sheet: 362.05 bf16 dense, 733 fp8, 183 tf32, 91.6 fp32, 864 GB/s; Ada's fp64 is fp32 /
+    # 64
+    Peak("NVIDIA L40S", 864, bf16=362.05, tf32=183, fp32=91.6, fp64=1.43, fp8=733),
+    # NVIDIA L4 data sheet: 242 bf16 sparse, 485 fp8 sparse, 120 tf32 sparse, 30.3 fp32, 300 GB/s
+    Peak("NVIDIA L4", 300, bf16=121, tf32=60, fp32=30.3, fp64=0.47, fp8=242.5),
+    # NVIDIA A10 data sheet: 125 bf16 dense, 62.5 tf32, 31.2 fp32, 600 GB/s
+    Peak("NVIDIA A10", 600, bf16=125, tf32=62.5, fp32=31.2, fp64=0.49),
+    # NVIDIA Ada white paper, RTX 4090: 165.2 bf16 with fp32 accumulation, 330.3 fp8, 82.6 tf32 and fp32,
+    # 1,008 GB/s
+    Peak("NVIDIA GeForce RTX 4090", 1008, bf16=165.2, tf32=82.6, fp32=82.6, fp64=1.29, fp8=330.3),
+    # NVIDIA GA102 white paper, RTX 3090: 71 bf16 with fp32 accumulation, 35.6 tf32 and fp32, 936 GB/s
+    Peak("NVIDIA GeForce RTX 3090", 936, bf16=71, tf32=35.6, fp32=35.6, fp64=0.56),
+    # NVIDIA GA102 white paper, RTX 3080 10 GB: 59.5 bf16 with fp32 accumulation, 29.8 fp32, 760 GB/s. The 12
+    # GB card of 70 SMs has the same name and other figures.
+    Peak("NVIDIA GeForce RTX 3080", 760, bf16=59.5, tf32=29.8, fp32=29.8, fp64=0.46, sm_count=68),
+)  # fmt: skip
+
+
+def flops(case: Case) -> int:
+    """Floating-point operations of the case's direction: a multiply-add counts two, softmax none.
+
+    With P visible pairs, forward is 2*B*H*P*(D_qk + D_v): two products. Backward is 2*B*H*P*(3*D_qk + 2*D_v):
+    five, the scores' recomputation included. H counts query heads.
+    """
+    pairs = 2 * case.batch_size * case.num_heads * case.visible_pairs
+    forward = pairs * (case.head_dim + case.head_dim_v)
+    backward = pairs * (3 * case.head_dim + 2 * case.head_dim_v)
+    return {"fwd": forward, "bwd": backward, "fwd_bwd": forward + backward}[case.direction]
+
+
+def bytes_moved(case: Case) -> int:
+    """Compulsory bytes of the case's direction: every tensor once, keys and values with their own heads.
+
+    Forward reads q, k, v and writes o; backward reads q, k, v, o, do and writes dq, dk, dv; fwd_bwd does
+    both. Keys and values that lie outside every query's window are not compulsory and not read. A dense bias
+    has the shape (1, num_heads, q_len, kv_len) and is read once by each pass; its gradient is not asked for.
+    The log-sum-exp is not counted.
+    """
+    q, k, v, o = _tensors(case)
+    seen = _seen_fraction(case)
+    bias = _bias_elements(case, case.q_len * case.kv_len)
+    forward = q + (k + v) * seen + bias + o
+    backward = q + (k + v) * seen + bias + 2 * o + q + k + v
+    elements = {"fwd": forward, "bwd": backward, "fwd_bwd": forward + backward}[case.direction]
+    return int(elements) * case.element_size
+
+
+def bytes_read(case: Case) -> int:
+    """The least that memory must deliver to a call that starts with a cold cache.
+
+    Less than `bytes_moved`: nothing written, no masked element of a bias, and for fwd_bwd only what the call
+    starts from (q, k, v, bias, do), since the rest may still be in the cache.
+    """
+    q, k, v, o = _tensors(case)
+    forward = q + (k + v) * _seen_fraction(case) + _bias_elements(case, case.visible_pairs)
+    elements = {"fwd": forward, "bwd": forward + 2 * o, "fwd_bwd": forward + o}[case.direction]
+    return int(elements) * case.element_size
+
+
+def _tensors(case: Case) -> tuple[int, int, int, int]:
+    """Elements of q, k, v and o."""
+    queries, keys = case.batch_size * case.q_len, case.batch_size * case.kv_len
+    return (
+        queries * case.num_heads * case.head_dim,
+        keys * case.num_kv_heads * case.head_dim,
+        keys * case.num_kv_heads * case.head_dim_v,
+        queries * case.num_heads * case.head_dim_v,
+    )
+
+
+def _seen_fraction(case: Case) -> Fraction:
+    """Share of the keys that some query sees: a left bound hides those before the first query's window."""
+    left, _ = case.bounds
+    hidden = max(0, case.kv_len - case.q_len - left) if left >= 0 else 0
+    return Fraction(case.kv_len - hidden, case.kv_len)
+
+
+def _bias_elements(case: Case, pairs: int) -> int:
+    return case.num_heads * pairs if case.bias == "dense" else 0
+
+
+def peak(device_name: str | None, sm_count: int | None = None) -> Peak | None:
+    """The line for exactly this NVML name (and SM count, where the line has one), or None."""
+    for line in PEAKS:
+        if line.name == device_name and line.sm_count in (None, sm_count):
+            return line
+    return None
+
+
+def bound(case: Case, line: Peak) -> str | None:
+    """What takes longer at its datasheet peak: "compute" or "memory"; None where the dtype has no peak."""
+    tflops = line.tflops(case.dtype)
+    if tflops is None:
+        return None
+    compute_s, memory_s = flops(case) / (tflops * 1e12), bytes_moved(case) / (line.gb_per_s * 1e9)
+    return "compute" if compute_s > memory_s else "memory"
+
+
+def rates(
+    case: Case,
+    latency_ms: float,
+    device_name: str | None,
+    sm_clock_mhz: float | None = None,
+    sm_count: int | None = None,
+) -> dict[str, Any]:
+    """The record's rate columns for a latency in milliseconds; fractions are None on a device that is not in
+    PEAKS.
+
+    `peak_fraction` is against the datasheet peak that bounds the case, FLOP/s or bytes/s.
+    `peak_fraction_at_clock` puts the arithmetic peak at the sampled SM clock; a memory peak does not depend
+    on it and stays.
+    """
+    seconds = latency_ms / 1e3
+    tflops, gb_per_s = flops(case) / seconds / 1e12, bytes_moved(case) / seconds / 1e9
+    columns: dict[str, Any] = {
+        "flops": float(flops(case)),
+        "bytes": float(bytes_moved(case)),
+        "tflops": tflops,
+        "gb_per_s": gb_per_s,
+        "tokens_per_s": case.batch_size * case.q_len / seconds,
+        "peak_fraction": None,
+        "peak_fraction_at_clock": None,
+        "bound": None,
+    }
+    line = peak(device_name, sm_count)
+    datasheet = None if line is None else line.tflops(case.dtype)
+    if line is None or datasheet is None:
+        return columns
+    columns["bound"] = bound(case, line)
+    if columns["bound"] == "memory":
+        columns["peak_fraction"] = columns["peak_fraction_at_clock"] = gb_per_s / line.gb_per_s
+        return columns
+    columns["peak_fraction"] = tflops / datasheet
+    if sm_clock_mhz and sm_count:
+        at_clock = line.tflops_at(case.dtype, sm_clock_mhz, sm_count)
+        columns["peak_fraction_at_clock"] = None if at_clock is None else tflops / at_clock
+    return columns
+
+
+#: What memory may deliver beyond the datasheet before it is called impossible: the H200's clock and bus make
+#: 4.917 TB/s where its datasheet says 4.8.
+_MEMORY_MARGIN = 1.03
+
+
+def implausible(
+    case: Case,
+    latency_ms: float,
+    device_name: str | None,
+    *,
+    cold: bool,
+    sm_clock_mhz: float | None = None,
+    sm_count: int | None = None,
+) -> str | None:
+    """Why no such GPU can be this fast, in a sentence; None where it can, or where the GPU is not in PEAKS.
+
+    `sm_clock_mhz` is the highest that was seen. The memory's limit counts reads only, and only from a cold
+    cache.
+    """
+    line = peak(device_name, sm_count)
+    if line is None:
+        return None
+    seconds = latency_ms / 1e3
+    if sm_clock_mhz and sm_count:
+        limit = line.tflops_at(case.dtype, sm_clock_mhz, sm_count)
+        tflops = flops(case) / seconds / 1e12
+        if limit is not None and tflops > limit:
+            return f"{tflops:.0f} TFLOP/s, and {sm_count} SMs at {sm_clock_mhz:.0f} MHz can do {limit:.0f}"
+    gb_per_s = bytes_read(case) / seconds / 1e9
+    if cold and gb_per_s > line.gb_per_s * _MEMORY_MARGIN:
+        return f"{gb_per_s:.0f} GB/s read from a cold cache, and the memory delivers {line.gb_per_s:.0f}"
+    return None

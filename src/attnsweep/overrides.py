@@ -1,0 +1,194 @@
+"""From a study's parameters and the command line to jobs: lists of Hydra overrides, one list a combination.
+
+Closes what Hydra's own sweeper leaves open: a YAML list for a group runs every option, an empty glob is an
+error, and only what is measured (the groups and fields below them) can be swept.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from attnsweep.errors import ConfigError
+from attnsweep.schema import SETTINGS, check_key, known, nearest
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+#: What may be swept: these groups, and the fields below them.
+GROUPS = ("impl", "scenario", "compile", "timing")
+
+SWEEPABLE = "only impl, scenario, compile, timing and fields below them can be swept"
+
+#: Given a group, the names of its options.
+Options = Callable[[str], list[str]]
+
+
+def parse(lines: Sequence[str]) -> list[Override]:
+    """The overrides that `lines` are, each checked by `check`; raises ConfigError for one that is none."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    parsed = []
+    for line in lines:
+        try:
+            override = parser.parse_override(line)
+        except HydraException as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise ConfigError(f"{line!r} is not an override of the form key=value: {reason}") from None
+        check(override)
+        parsed.append(override)
+    return parsed
+
+
+def check(override: Override) -> None:
+    """Raise ConfigError for an override that attnsweep does not take, whatever the groups hold."""
+    key, line = override.key_or_group, override.input_line
+    if override.is_hydra_override():
+        return
+    if override.is_delete():
+        raise ConfigError(f"{line}: nothing can be deleted on the command line; write {key}=null for none")
+    top = key.split(".")[0]
+    if override.package is not None:
+        raise ConfigError(f"{line}: a group's package cannot be chosen; write {top}=OPTION")
+    known([top], (*GROUPS, "study", *SETTINGS), "")
+    if top not in GROUPS and override.is_sweep_override():
+        value = line.partition("=")[2] if line else ""
+        raise ConfigError(f"{line}: {SWEEPABLE}; a list is written in brackets, {key}=[{value}]")
+    if top in SETTINGS:
+        check_key(key)
+    if key == "study" and not isinstance(override.value(), str | None):
+        raise ConfigError(f"{line}: study takes the name of one study")
+
+
+def deferred(override: Override) -> str:
+    """The override as the master configuration is to see it: what is measured is left to the sweeper.
+
+    Hydra composes the master before anything is swept. A field of an implementation that is yet to be chosen
+    would fail there, so it is written as a sweep over one value, which the master ignores.
+    """
+    line = override.input_line or ""
+    if override.key_or_group.split(".")[0] not in GROUPS or override.is_sweep_override():
+        return line
+    return f"{override.get_key_element()}=choice({line.partition('=')[2] or repr('')})"
+
+
+def params_lines(params: Mapping[str, Any]) -> list[str]:
+    """A study's `hydra.sweeper.params` as overrides; text is read as on the command line."""
+    lines = []
+    for key, value in params.items():
+        if key.startswith(("hydra.", "hydra/")):
+            raise ConfigError(f"hydra.sweeper.params cannot hold {key}: set it in the study's own hydra section")
+        lines.append(f"{key}={value if isinstance(value, str) else literal(value)}")
+    return lines
+
+
+def literal(value: Any) -> str:
+    """The value in the grammar of Hydra's overrides, so that parsing it gives the value back."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{literal(key)}:{literal(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(literal(one) for one in value) + "]"
+    text = str(value)
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", text) and text.lower() not in (
+        "null",
+        "true",
+        "false",
+        "nan",
+        "inf",
+    ):
+        return text
+    return "'" + re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), text) + "'"
+
+
+def expand(lines: Sequence[str], options: Options, chosen: Mapping[str, str | None]) -> list[list[str]]:
+    """The jobs that `lines` make: the product of everything swept, last key fastest.
+
+    Of equal keys the last one wins. `chosen` is what the master configuration chose for each group. Fields
+    below groups come back as `++key=value`, which Hydra takes whether the YAML has the field or not; whether
+    it may is for the schema to say. Raises ConfigError for an option that does not exist, a glob that matches
+    none, or no implementation.
+    """
+    choices: dict[str, list[str]] = {}
+    for override in parse(lines):
+        key = override.key_or_group
+        if key in GROUPS:
+            choices[key] = [f"{key}={one}" for one in _options(override, options(key))]
+        elif key.split(".")[0] in GROUPS:
+            choices[key] = [f"++{key}={one}" for one in _field_values(override)]
+        else:
+            choices[key] = [f"{override.get_key_element()}={_value(override)}"]
+    if "impl" not in choices and chosen.get("impl") in (None, "???"):
+        raise ConfigError(
+            f"which implementation? Say impl= and one or more of {', '.join(options('impl'))}; "
+            "or try attnsweep study=quickstart"
+        )
+    return [list(job) for job in itertools.product(*choices.values())]
+
+
+def _options(override: Override, available: list[str]) -> list[str]:
+    """The options that an override of a group picks, each once, in order."""
+    from hydra.core.override_parser.types import Glob
+
+    key, line, value = override.key_or_group, override.input_line, override._value
+    if isinstance(value, Glob):
+        wanted: list[Any] = value.filter(available)
+        if not wanted:
+            raise ConfigError(f"{line} matches no {key}; the choices are {', '.join(available)}")
+    elif override.is_discrete_sweep():
+        wanted = list(override.sweep_iterator())
+    else:
+        wanted = [override.value()]
+    flat = [one for entry in wanted for one in (entry if isinstance(entry, list) else [entry])]
+    if not flat:
+        raise ConfigError(f"{line} picks no {key}; the choices are {', '.join(available)}")
+    names = [getattr(one, "text", one) for one in flat]
+    for name in names:
+        if isinstance(name, dict):
+            raise ConfigError(f"{line}: a field is overridden by its own name, {key}.FIELD=VALUE")
+        if name not in available:
+            raise ConfigError(
+                f"there is no {key} {name!r}{nearest(name, available)}; the choices are {', '.join(available)}"
+            )
+    return list(dict.fromkeys(names))
+
+
+def _field_values(override: Override) -> list[str]:
+    """The values of a field below a group, as Hydra writes them."""
+    from hydra.core.override_parser.types import Glob, RangeSweep
+
+    key, line, value = override.key_or_group, override.input_line, override._value
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if isinstance(value, Glob) or not override.is_discrete_sweep():
+        raise ConfigError(
+            f"{line}: only values that can be counted are swept; write {key}=1,2,3, choice(...) or range(...)"
+        )
+    if isinstance(value, RangeSweep) and not _finite(value):
+        raise ConfigError(f"{line}: this range never ends")
+    values = list(dict.fromkeys(override.sweep_string_iterator()))
+    if not values:
+        raise ConfigError(f"{line}: this range is empty")
+    return values
+
+
+def _finite(value: Any) -> bool:
+    step = float(value.step)
+    return step != 0 and all(math.isfinite(float(one)) for one in (value.start, value.stop, step))
+
+
+def _value(override: Override) -> str:
+    """The value of a setting; a name such as 1_000 or 1e3 stays the text that was typed."""
+    if override.key_or_group == "name" and isinstance(override.value(), (int, float)):
+        return literal(f"{override.get_value_string()}")
+    return override.get_value_element_as_str()

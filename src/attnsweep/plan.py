@@ -1,0 +1,364 @@
+"""Combinations become cells: each with its identity, its process and whether it is still open."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnsweep import environment, identity, impls, metrics, scenarios
+from attnsweep.devices import Device
+from attnsweep.errors import ConfigError, Status
+from attnsweep.interpreters import Host, Interpreter, host, interpreter, versions
+from attnsweep.schema import Check
+
+if TYPE_CHECKING:
+    from attnsweep.compose import Combination
+    from attnsweep.scenarios import Problem
+    from attnsweep.schema import Settings
+
+#: Seconds: a cell's deadline; and what a cell takes beside its samples (process, inputs, check) and
+#: compiling.
+_DEADLINE_S = {"eager": 120.0, "compile": 300.0, "max_autotune": 900.0}
+_COMPILE_S = {"eager": 0.0, "compile": 5.0, "max_autotune": 40.0}
+_BESIDE_S = {"cuda": 1.0, "cpu": 0.7}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One isolated process to be: what the worker gets, what its record already knows, and where it runs.
+
+    `payload` is the worker's JSON; `columns` are record columns known before it runs; `unsupported` is why it
+    never needs to run; cells of one `group` (a case) run on the same slot, in order.
+    """
+
+    id: str
+    payload: dict[str, Any]
+    columns: dict[str, Any]
+    interpreter: Interpreter
+    timeout_s: float
+    unsupported: str | None
+    group: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a record says in short."""
+
+    status: Status
+    latency_ms: float | None
+    reason: str | None
+    flags: tuple[str, ...]
+
+
+def outcome_of(values: Mapping[str, Any]) -> Outcome:
+    """The outcome in a record's columns. Raises KeyError or ValueError where they are no record's."""
+    flags = tuple(values["flags"] or ())
+    return Outcome(Status(values["status"]), values["latency_ms"], values["reason"], flags)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep before it runs.
+
+    `cells` are all of them in running order; `done` are the outcomes of those that have a record and need no
+    other, by id.
+    """
+
+    name: str
+    folder: Path
+    devices: tuple[Device, ...]
+    cells: tuple[Cell, ...]
+    done: dict[str, Outcome]
+
+    @property
+    def open(self) -> tuple[Cell, ...]:
+        """The cells without a record, in running order; unsupported ones too, which only get a record."""
+        return tuple(cell for cell in self.cells if cell.id not in self.done)
+
+    @property
+    def to_run(self) -> tuple[Cell, ...]:
+        """The open cells that need a process."""
+        return tuple(cell for cell in self.open if cell.unsupported is None)
+
+    @property
+    def estimate_s(self) -> float:
+        """About how long the open cells take: sampling to the cap, compiling, and what isolation costs."""
+        seconds = sum(
+            float(cell.payload["timing"]["time_cap_s"])
+            + _COMPILE_S[_mode(cell.payload["compile"])]
+            + _BESIDE_S[cell.columns["device"]]
+            for cell in self.to_run
+        )
+        return seconds / len(self.devices)
+
+    def record_path(self, cell_id: str) -> Path:
+        """Where the record of a cell is."""
+        return self.cells_folder / f"{cell_id}.parquet"
+
+    @property
+    def cells_folder(self) -> Path:
+        """The folder of records and logs."""
+        return self.folder / "cells"
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A combination's problem, before replicates: everything but the process it runs in."""
+
+    combination: Combination
+    problem: Problem
+    version: str | None
+    unsupported: str | None
+    host: Host
+
+
+def make(
+    settings: Settings,
+    combinations: Sequence[Combination],
+    devices: Sequence[Device],
+    *,
+    hopeless: bool = False,
+) -> Plan:
+    """The plan of a sweep; writes nothing. `hopeless` allows one in which no implementation can do anything.
+
+    Raises ConfigError where GPUs of several kinds are mixed, an environment's interpreter is missing, or no
+    cell is left to run or record.
+    """
+    device = _one_kind(devices)
+    drafts = _drafts(settings, combinations, device)
+    cells = _ordered(settings, drafts, device)
+    if not cells:
+        raise ConfigError("nothing to measure: the combinations make no cell")
+    if not hopeless and all(cell.unsupported is not None for cell in cells):
+        reasons = dict.fromkeys(f"{cell.columns['impl']}: {cell.unsupported}" for cell in cells)
+        raise ConfigError(f"no implementation here can do any of the cases ({_listed(reasons)})")
+    cells = _sampled(_sharded(cells, settings.shard), settings.sample, settings.seed)
+    folder = Path(settings.output_dir) / settings.name
+    plan = Plan(settings.name, folder, tuple(devices), tuple(cells), {})
+    return reopened(plan, force=settings.force, rerun=settings.rerun)
+
+
+def reopened(plan: Plan, *, force: bool, rerun: Iterable[str]) -> Plan:
+    """The plan with `done` as the folder has it now: cells with a readable record, but for those to be
+    measured again.
+
+    `force` opens every cell, `rerun` those whose record has one of these statuses.
+    """
+    again = {Status(status) for status in rerun}
+    done = {}
+    for cell in plan.cells:
+        outcome = None if force else _read(plan.record_path(cell.id))
+        if outcome is not None and outcome.status not in again:
+            done[cell.id] = outcome
+    return replace(plan, done=done)
+
+
+def _read(path: Path) -> Outcome | None:
+    """The outcome in a record's file; None where there is none, or where it was cut short or damaged."""
+    if not path.is_file():
+        return None
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = [field.name for field in fields(Outcome)]
+    try:
+        return outcome_of(pq.ParquetFile(path).read(columns=names).to_pylist()[0])
+    except (pa.ArrowException, OSError, KeyError, IndexError, ValueError):
+        return None
+
+
+def _one_kind(devices: Sequence[Device]) -> Device:
+    names = dict.fromkeys(device.name for device in devices)
+    if len(names) > 1:
+        choices = ", ".join(f"{index} is {device.name}" for index, device in enumerate(devices))
+        raise ConfigError(
+            f"the GPUs here are not alike ({choices}); one sweep measures one kind: pick some with gpus=[...]"
+        )
+    return devices[0]
+
+
+def _drafts(settings: Settings, combinations: Sequence[Combination], device: Device) -> list[_Draft]:
+    hosts = [host(combination.impl, settings.isolation) for combination in combinations]
+    found = versions([combination.impl for combination in combinations], hosts)
+    problems: dict[str, list[Problem]] = {}
+    drafts = []
+    for combination, where, version in zip(combinations, hosts, found, strict=True):
+        key = identity.canonical(combination.scenario)
+        if key not in problems:
+            problems[key] = scenarios.expand(combination.scenario, settings.scale)
+        for problem in problems[key]:
+            reason = impls.why_unsupported(combination.impl, problem.case, device, combination.compile)
+            drafts.append(_Draft(combination, problem, version, reason, where))
+    return drafts
+
+
+def _ordered(settings: Settings, drafts: Sequence[_Draft], device: Device) -> list[Cell]:
+    """Cells by case, inside a case in rounds of replicates, each in a random order that the seed decides."""
+    compiling = {
+        draft.host
+        for draft in drafts
+        if draft.unsupported is None and draft.combination.compile.get("mode") is not None
+    }
+    machine = environment.machine(device)
+    groups: dict[str, dict[int, dict[str, Cell]]] = {}
+    for draft in drafts:
+        python = interpreter(draft.host, draft.host in compiling)
+        rounds = groups.setdefault(draft.problem.case.name, {})
+        for replicate in range(int(draft.combination.timing["replicates"])):
+            cell = _cell(settings, draft, replicate, python, device, machine)
+            rounds.setdefault(replicate, {}).setdefault(cell.id, cell)
+    ordered = []
+    for case, rounds in groups.items():
+        for replicate, cells in sorted(rounds.items()):
+            # From a fixed order, so that the command line's does not matter
+            shuffled = sorted(cells)
+            random.Random(f"{settings.seed} {case} {replicate}").shuffle(shuffled)
+            ordered += [cells[one] for one in shuffled]
+    return ordered
+
+
+def _cell(
+    settings: Settings,
+    draft: _Draft,
+    replicate: int,
+    python: Interpreter,
+    device: Device,
+    machine: dict[str, Any],
+) -> Cell:
+    combination, case = draft.combination, draft.problem.case
+    impl, compile, timing = combination.impl, combination.compile, combination.timing
+    cell_id = identity.cell_id(
+        impl=impl,
+        variant=combination.variant,
+        compile=compile,
+        case=case.to_dict(),
+        case_name=case.name,
+        timing=timing,
+        replicate=replicate,
+        seed=settings.seed,
+        version=draft.version,
+        device_name=device.name,
+    )
+    payload = {
+        "id": cell_id,
+        "impl": impl,
+        "variant": combination.variant,
+        "compile": compile,
+        "case": case.to_dict(),
+        "timing": timing,
+        "check": asdict(settings.check),
+        "seed": settings.seed,
+        "replicate": replicate,
+        "device": device.to_dict(),
+    }
+    columns = {
+        **machine,
+        **case.to_dict(),
+        "sweep": settings.name,
+        "cell_id": cell_id,
+        "replicate": replicate,
+        "impl": impl["name"],
+        "variant": combination.variant,
+        "layout": impl.get("layout", "bshd"),
+        "impl_version": draft.version,
+        "distribution": impl.get("distribution"),
+        "compile": compile["name"],
+        "timing": timing["name"],
+        "cache": timing["cache"],
+        "scenario": combination.scenario["name"],
+        "axis": draft.problem.axis,
+        "axis_value": draft.problem.axis_value,
+        "study": settings.study,
+        "config": identity.canonical(payload),
+        "command": _command(settings, draft, replicate),
+        "case": case.name,
+        "flops": float(metrics.flops(case)),
+        "bytes": float(metrics.bytes_moved(case)),
+    }
+    timeout_s = settings.pool.timeout_s
+    return Cell(
+        id=cell_id,
+        payload=payload,
+        columns=columns,
+        interpreter=python,
+        timeout_s=_DEADLINE_S[_mode(compile)] if timeout_s is None else timeout_s,
+        unsupported=draft.unsupported,
+        group=case.name,
+    )
+
+
+def _mode(compile: dict[str, Any]) -> str:
+    """The row of _DEADLINE_S and _COMPILE_S for a compile mode."""
+    mode = compile.get("mode")
+    if mode is None:
+        return "eager"
+    return "max_autotune" if str(mode).startswith("max-autotune") else "compile"
+
+
+def _command(settings: Settings, draft: _Draft, replicate: int) -> str:
+    """The shell line that measures this cell again, into the same sweep.
+
+    Replicates are counted from 0, and the line asks for as many as it takes to come to this one: replicate 0
+    is measured alone, a later one with those before it.
+    """
+    pins: dict[str, Any] = {"timing.replicates": replicate + 1, "seed": settings.seed, "name": settings.name}
+    if settings.output_dir != "outputs":
+        pins["output_dir"] = settings.output_dir
+    if settings.device != "auto":
+        pins["device"] = settings.device
+    if settings.gpus is not None:
+        pins["gpus"] = settings.gpus
+    if settings.isolation != "fork":
+        pins["isolation"] = settings.isolation
+    changed = {key: value for key, value in asdict(settings.check).items() if value != getattr(Check(), key)}
+    pins.update({f"check.{key}": value for key, value in changed.items()})
+    pins["force"] = True
+    combination = draft.combination
+    choices = {"study": settings.study, **combination.choices}
+    return identity.command(
+        choices, draft.problem.fields, combination.overrides, pins, _config_flags(sys.argv)
+    )
+
+
+def _config_flags(argv: Sequence[str]) -> list[str]:
+    """Hydra's flags for a folder of the user's own YAML, as they were given to this process."""
+    flags = []
+    for index, word in enumerate(argv):
+        if word in ("--config-dir", "-cd") and index + 1 < len(argv):
+            flags += [word, argv[index + 1]]
+        elif word.startswith("--config-dir="):
+            flags.append(word)
+    return flags
+
+
+def _sharded(cells: list[Cell], shard: tuple[int, int] | None) -> list[Cell]:
+    """Every n-th case, from the i-th: the n shards hold each cell once, and a case is never divided."""
+    if shard is None:
+        return cells
+    index, count = shard
+    groups = list(dict.fromkeys(cell.group for cell in cells))
+    mine = set(groups[index - 1 :: count])
+    if not mine:
+        raise ConfigError(f"shard={index}/{count} is empty: there are {len(groups)} cases to share out")
+    return [cell for cell in cells if cell.group in mine]
+
+
+def _sampled(cells: list[Cell], sample: int | None, seed: int) -> list[Cell]:
+    """`sample` of the cells that can run, drawn by the seed; a larger sample holds the smaller one."""
+    if sample is None:
+        return cells
+    able = [cell.id for cell in cells if cell.unsupported is None]
+    drawn = set(sorted(able, key=lambda one: hashlib.sha256(f"{seed} {one}".encode()).digest())[:sample])
+    return [cell for cell in cells if cell.id in drawn]
+
+
+def _listed(reasons: Iterable[str], most: int = 5) -> str:
+    """The first reasons, and how many more there are."""
+    several = list(reasons)
+    more = f"; and {len(several) - most} more" if len(several) > most else ""
+    return "; ".join(several[:most]) + more

@@ -1,0 +1,233 @@
+"""What a sweep says on the terminal: a bar or lines while it runs, tables before and after."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from attnsweep.errors import FAILURES, Status
+
+if TYPE_CHECKING:
+    from attnsweep.plan import Cell, Outcome, Plan
+
+_STYLES = {Status.OK: "green", Status.UNSUPPORTED: "dim", Status.MISSING: "yellow"}
+
+
+#: The width of standard output where it is no terminal, and of the widest table of results.
+_ENDLESS, _WIDEST = 10_000, 160
+
+
+def console() -> Console:
+    """Standard output; lines are never broken where it is not a terminal."""
+    out = Console(highlight=False, markup=False, emoji=False)
+    return out if out.is_terminal else Console(highlight=False, markup=False, emoji=False, width=_ENDLESS)
+
+
+def line(value: object) -> str:
+    """`value` as one line in which nothing acts on a terminal or hides: unprintables show as codes."""
+    text = " ".join(str(value).split())
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def label(cell: Cell) -> str:
+    """The unit of comparison: impl[variant] and the compile mode, `fa2[block_q=64] default`."""
+    variant = f"[{cell.columns['variant']}]" if cell.columns["variant"] else ""
+    return line(f"{cell.columns['impl']}{variant} {cell.columns['compile']}")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 45 s, 20 min, 3 h 10 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class Report:
+    """The running sweep on the terminal: a bar with the time left, or one line a cell where there is no
+    terminal.
+
+    A context manager; `cell` and `say` may be called from any thread, one at a time.
+    """
+
+    def __init__(self, out: Console, total: int) -> None:
+        self.out, self.total = out, total
+        self.count = self.failures = 0
+        self.bar: Progress | None = None
+        if out.is_terminal:
+            self.bar = Progress(
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[failures]} failed", style="red"),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[last]}", markup=False),
+                console=out,
+                speed_estimate_period=600,
+            )
+            self.task = self.bar.add_task("", total=total, failures=0, last="")
+
+    def __enter__(self) -> Report:
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def say(self, text: str) -> None:
+        """A sentence of its own, above the bar."""
+        self.out.print(Text(line(text)), soft_wrap=True)
+
+    def cell(self, cell: Cell, outcome: Outcome) -> None:
+        """One more cell is recorded."""
+        self.count += 1
+        failed = outcome.status in FAILURES
+        self.failures += failed
+        result = f"{outcome.status} {_ms(outcome.latency_ms)} ms" if outcome.latency_ms else str(outcome.status)
+        said = f"{label(cell)} {line(cell.columns['case'])}: {result}"
+        if outcome.reason:
+            said += f" ({line(outcome.reason)})"
+        if self.bar is None:
+            width = len(str(self.total))
+            self.out.print(Text(f"[{self.count:>{width}}/{self.total}] {said}"), soft_wrap=True)
+            return
+        if failed:
+            self.out.print(Text(said, style="red"), soft_wrap=True)
+        self.bar.update(self.task, completed=self.count, failures=self.failures, last=f"{label(cell)}: {result}")
+
+
+def dry_run(out: Console, plan: Plan, missing: Mapping[str, str]) -> None:
+    """Every cell and why it would be skipped, then how many there are and about how long they take.
+
+    `missing` says by cell id what is not installed here.
+    """
+    table = _table("implementation", "process", "")
+    case = None
+    for cell in plan.cells:
+        if cell.group != case:
+            case = cell.group
+            table.add_row(Text(line(case), style="bold"))
+        table.add_row(
+            Text(f"  {label(cell)}"),
+            Text(str(cell.columns["replicate"])),
+            _prospect(plan, cell, missing.get(cell.id)),
+        )
+    _print(out, table)
+    absent = sum(cell.id in missing for cell in plan.to_run)
+    note = f" ({absent} of them to find their library missing)" if absent else ""
+    out.print(
+        Text(
+            f"{_count(len(plan.cells), 'cell')}, {len(plan.to_run)} to run{note}, "
+            f"about {duration(plan.estimate_s)} on {_places(plan)}"
+        ),
+        soft_wrap=True,
+    )
+
+
+def _prospect(plan: Plan, cell: Cell, missing: str | None) -> Text:
+    done = plan.done.get(cell.id)
+    if done is not None:
+        return Text(f"done: {done.status}", style="dim")
+    if cell.unsupported is not None:
+        return Text(line(f"unsupported: {cell.unsupported}"), style="dim")
+    if missing is not None:
+        return Text(line(f"missing: {missing}"), style="yellow")
+    return Text("to run")
+
+
+def _places(plan: Plan) -> str:
+    name = line(plan.devices[0].name)
+    return name if len(plan.devices) == 1 else f"{len(plan.devices)} x {name}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def results(out: Console, cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> None:
+    """Latencies in ms, a row a case, the best of each marked with *; a status where there is none."""
+    labels = list(dict.fromkeys(label(cell) for cell in sorted(cells, key=label)))
+    rows: dict[str, dict[str, list[Outcome]]] = {}
+    for cell in cells:
+        if cell.id in outcomes:
+            row = rows.setdefault(cell.columns["case"], {})
+            row.setdefault(label(cell), []).append(outcomes[cell.id])
+    if not rows:
+        return
+    shown = {case: _row(row) for case, row in rows.items()}
+    wide = max(map(len, shown)) + sum(max(len(one), 10) + 3 for one in labels)
+    if wide <= min(out.width, _WIDEST):
+        table = _table("ms", *labels)
+        for case, entries in shown.items():
+            table.add_row(Text(line(case)), *(entries.get(one, Text("")) for one in labels))
+    else:
+        table = _table("case", "ms, best first")
+        for case, entries in shown.items():
+            several = Text(", ").join(Text.assemble(f"{name} ", entry) for name, entry in entries.items())
+            table.add_row(Text(line(case)), several)
+    _print(out, table)
+
+
+def _row(row: Mapping[str, list[Outcome]]) -> dict[str, Text]:
+    """What to show for each label of a case: the fastest first, those without a latency last."""
+    medians = {
+        name: statistics.median(latencies)
+        for name, several in row.items()
+        if (latencies := [one.latency_ms for one in several if one.latency_ms is not None])
+    }
+    able = [name for name in medians if not any("implausible" in one.flags for one in row[name])]
+    best = min(able, key=lambda name: medians[name], default=None)
+    shown = {}
+    for name in sorted(medians, key=lambda one: medians[one]):
+        failed = [one for one in row[name] if one.latency_ms is None]
+        text = Text(_ms(medians[name]) + ("*" if name == best else ""), style="bold" if name == best else "")
+        if failed:
+            text.append(f" ({len(failed)} of {len(row[name])} {failed[0].status})", style="red")
+        if name not in able:
+            text.append(" implausible", style="red")
+        shown[name] = text
+    for name, several in row.items():
+        if name not in medians:
+            status = several[0].status
+            shown[name] = Text(str(status), style=_STYLES.get(status, "red"))
+    return shown
+
+
+def counts(statuses: Iterable[Status]) -> str:
+    """How many cells ended how: `12 ok, 3 unsupported, 1 crashed`."""
+    found = list(statuses)
+    return ", ".join(f"{found.count(status)} {status}" for status in Status if status in found) or "no cells"
+
+
+def _ms(latency_ms: float | None) -> str:
+    """Four significant digits at least: what an interval of 1 % can bear."""
+    assert latency_ms is not None
+    return f"{latency_ms:.4g}" if latency_ms < 1000 else f"{latency_ms:.0f}"
+
+
+def _table(*headers: str) -> Table:
+    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    for header in headers:
+        table.add_column(Text(line(header)), overflow="fold")
+    return table
+
+
+def _print(out: Console, table: Table) -> None:
+    """A table, without the blanks that would fill its lines up."""
+    with out.capture() as captured:
+        out.print(table)
+    for text in captured.get().splitlines():
+        row = Text.from_ansi(text)
+        row.rstrip()
+        out.print(row, soft_wrap=True)

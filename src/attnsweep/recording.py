@@ -1,0 +1,196 @@
+"""An ending becomes a record: the one place where what a cell said and what the pool saw meet."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnsweep import metrics
+from attnsweep.case import Case
+from attnsweep.environment import machine
+from attnsweep.errors import RecordError, Status
+from attnsweep.records import MEASURED, Record
+
+if TYPE_CHECKING:
+    from attnsweep.devices import Device
+    from attnsweep.ending import Ending
+    from attnsweep.plan import Cell
+
+#: Clock reasons (names of devices.Sensors) that hold nothing back: nothing to do, and clocks that somebody set.
+_HARMLESS = frozenset({"gpu_idle", "applications_clocks_setting"})
+
+
+def write_unsupported(cell: Cell, folder: Path) -> Record:
+    """Write the record of a cell that needs no process: its implementation cannot do the case."""
+    record = Record(
+        {
+            **cell.columns,
+            "status": Status.UNSUPPORTED.value,
+            "reason": cut_paths(str(cell.unsupported)),
+            "started_at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        }
+    )
+    record.write(folder / f"{cell.id}.parquet")
+    return record
+
+
+def write(
+    cell: Cell,
+    device: Device,
+    ending: Ending,
+    folder: Path,
+    clock: Callable[[], float] = time.monotonic,
+) -> Record:
+    """Write the record of an ending that has a status, and return it.
+
+    It is written twice: to a name that nobody reads, to know what writing takes, then with that time in
+    `wall_s` and `overhead_s` to its own. Raises OSError where the folder cannot be written.
+    """
+    columns = row(cell, device, ending)
+    rehearsal = folder / f".{cell.id}.rehearsal"
+    _record(columns, cell).write(rehearsal)
+    wall_s = clock() - ending.requested_s
+    rehearsal.unlink()
+    columns["wall_s"] = wall_s
+    if ending.outcome is not None:
+        columns["overhead_s"] = wall_s - sum(_stages(ending).values())
+    record = _record(columns, cell)
+    record.write(folder / f"{cell.id}.parquet")
+    return record
+
+
+def _record(columns: dict[str, Any], cell: Cell) -> Record:
+    """The record of these columns, or where they contradict each other one of status error that says how."""
+    try:
+        return Record(columns)
+    except RecordError as error:
+        kept = ("started_at", "wall_s", "overhead_s", "gpu_uuid")
+        return Record(
+            {
+                **cell.columns,
+                **{name: columns[name] for name in kept if name in columns},
+                "status": Status.ERROR.value,
+                "reason": cut_paths(f"its outcome makes no record: {error}"),
+            }
+        )
+
+
+def row(cell: Cell, device: Device, ending: Ending) -> dict[str, Any]:
+    """The record's columns of an ending, but for the two that writing it decides.
+
+    What only a measured cell may carry is dropped unless the status is ok; error numbers stay.
+    """
+    assert ending.status is not None
+    outcome = ending.outcome or {}
+    columns: dict[str, Any] = {**cell.columns, **machine(device), **_stages(ending, "_s")}
+    columns.update(
+        {name: value for name, value in (outcome.get("columns") or {}).items() if value is not None}
+    )
+    telemetry = ending.telemetry
+    columns.update(
+        status=Status(ending.status).value,
+        reason=None if ending.reason is None else cut_paths(ending.reason),
+        traceback=None if ending.traceback is None else cut_paths(ending.traceback),
+        exit_signal=ending.exit_signal,
+        started_at=ending.started_at,
+        telemetry=[{**sample, "time_s": sample["time_s"] - ending.requested_s} for sample in telemetry]
+        or None,
+    )
+    inside = _inside(telemetry, outcome.get("window"))
+    columns.update(_summary(inside))
+    flags = set(columns.get("flags") or [])
+    if set(columns["throttle"] or []) - _HARMLESS:
+        flags.add("throttled")
+    if ending.status is Status.OK and columns.get("latency_ms"):
+        flags |= _rated(columns, cell, inside)
+    else:
+        columns = {name: value for name, value in columns.items() if name not in MEASURED}
+    columns["flags"] = sorted(flags)
+    return columns
+
+
+def _rated(columns: dict[str, Any], cell: Cell, inside: list[Mapping[str, Any]]) -> set[str]:
+    """Put the rates into the columns of a measured cell; the flag `implausible` where they cannot be."""
+    case = Case.from_dict(cell.payload["case"])
+    latency_ms, name, sm_count = columns["latency_ms"], columns["device_name"], columns.get("sm_count")
+    columns.update(metrics.rates(case, latency_ms, name, columns["sm_clock_mhz"], sm_count))
+    clocks = [sample["sm_clock_mhz"] for sample in inside if sample.get("sm_clock_mhz") is not None]
+    # The highest clock seen: the median one may belong to the sustained regime, and the latency to the burst
+    why = metrics.implausible(
+        case,
+        latency_ms,
+        name,
+        cold=columns["cache"] == "cold",
+        sm_clock_mhz=max(clocks, default=None),
+        sm_count=sm_count,
+    )
+    return set() if why is None else {"implausible"}
+
+
+def _stages(ending: Ending, suffix: str = "") -> dict[str, float]:
+    stages = (ending.outcome or {}).get("stages") or {}
+    return {f"{name}{suffix}": float(seconds) for name, seconds in stages.items()}
+
+
+def _inside(telemetry: list[dict[str, Any]], window: list[float] | None) -> list[Mapping[str, Any]]:
+    """The readings of the device while samples were taken."""
+    if window is None:
+        return []
+    begin, end = window
+    return [sample for sample in telemetry if begin <= sample["time_s"] <= end]
+
+
+def _summary(samples: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """The record's machine columns of these readings; None where nothing was read."""
+
+    def of(key: str, reduce: Callable[[list[float]], float]) -> float | None:
+        values = [float(sample[key]) for sample in samples if sample.get(key) is not None]
+        return reduce(values) if values else None
+
+    return {
+        "sm_clock_mhz": of("sm_clock_mhz", statistics.median),
+        "mem_clock_mhz": of("mem_clock_mhz", statistics.median),
+        "power_w": of("power_w", statistics.fmean),
+        "temperature_c": of("temperature_c", max),
+        "throttle": sorted({reason for sample in samples for reason in sample.get("throttle") or []})
+        if samples
+        else None,
+    }
+
+
+#: A path in quotes may hold spaces; a bare one ends at the first character that no tool prints in a path.
+_PATH = re.compile(r"""(?<=")/[^"\n]+(?=")|(?<=')/[^'\n]+(?=')|(?<![\w.~/<>-])/[^\s"'`:;,()\[\]{}<>|]+""")
+
+#: What a path is cut to, first match first: an installed package, this package, the standard library.
+_CUTS = (
+    re.compile(r".*/(?:site|dist)-packages/(.+)"),
+    re.compile(r".*/(attnsweep/.+)"),
+    re.compile(r".*/lib(?:64)?/(python3\.\d+/.+)"),
+)
+
+
+def cut_paths(text: str) -> str:
+    """The text with its paths cut to the package: nothing of where home and the working folder are."""
+    return _PATH.sub(lambda match: _cut(match[0]), text)
+
+
+def _cut(path: str) -> str:
+    for pattern in _CUTS:
+        found = pattern.fullmatch(path)
+        if found:
+            return found[1]
+    for folder, short in ((os.getcwd(), "."), (os.path.expanduser("~"), "~")):
+        if folder == "/":
+            continue
+        if path == folder:
+            return short
+        if path.startswith(folder + "/"):
+            rest = path[len(folder) + 1 :]
+            return rest if short == "." else f"{short}/{rest}"
+    return path

@@ -1,0 +1,350 @@
+"""The record of a cell: one table of columns, the rule that a failure carries no number, and Parquet.
+
+`COLUMNS` is the only place that names a column; docs/columns.md and the Parquet schema are made from it. Columns
+may be added; renaming or dropping one needs a new SCHEMA_VERSION.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnsweep.errors import RecordError, Status
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a record. `type` is a key of `_ARROW`; `unit` is empty where there is none."""
+
+    name: str
+    type: str
+    unit: str
+    meaning: str
+    group: str
+
+
+def _group(group: str, *rows: tuple[str, str, str, str]) -> tuple[Column, ...]:
+    return tuple(Column(name, type_, unit, meaning, group) for name, type_, unit, meaning in rows)
+
+
+COLUMNS: tuple[Column, ...] = (
+    *_group(
+        "identity",
+        ("schema_version", "int", "", "version of this table of columns"),
+        ("sweep", "str", "", "name of the sweep, its folder below output_dir"),
+        ("cell_id", "str", "", "impl-compile-case-replicate-hash; the record's file name"),
+        ("replicate", "int", "", "number of the process among equal ones, from 0"),
+        ("impl", "str", "", "name of the implementation"),
+        ("variant", "str", "", "fields of the implementation overridden in this run, else empty"),
+        ("layout", "str", "", "memory layout the implementation is given: bshd or bhsd"),
+        ("impl_version", "str", "", "version of the distribution that provides it"),
+        ("distribution", "str", "", "Python distribution that provides the implementation"),
+        ("compile", "str", "", "compile mode: eager, or a torch.compile mode"),
+        ("timing", "str", "", "name of the timing preset"),
+        ("cache", "str", "", "state of the L2 cache before each call: cold or hot"),
+        ("scenario", "str", "", "name of the scenario"),
+        ("axis", "str", "", "the scenario's field that plots put on their axis"),
+        ("axis_value", "float", "", "value of that field in this cell"),
+        ("study", "str", "", "name of the study, where the sweep was one"),
+        ("config", "str", "", "the resolved cell as JSON"),
+        ("command", "str", "", "how to run this one cell again"),
+        ("attnsweep", "str", "", "version of attnsweep"),
+    ),
+    *_group(
+        "case",
+        ("case", "str", "", "short readable id of the case"),
+        ("batch_size", "int", "", "sequences in the batch"),
+        ("q_len", "int", "tokens", "queries of each sequence"),
+        ("kv_len", "int", "tokens", "keys and values of each sequence"),
+        ("num_heads", "int", "", "query heads"),
+        ("num_kv_heads", "int", "", "key/value heads"),
+        ("head_dim", "int", "", "size of a query or key vector"),
+        ("head_dim_v", "int", "", "size of a value vector"),
+        ("causal", "bool", "", "causal mask, aligned bottom-right"),
+        ("window", "ints", "tokens", "[left, right] window, -1 unbounded; null for none"),
+        ("bias", "str", "", "additive bias: none or dense"),
+        ("dtype", "str", "", "element type of q, k, v and the output"),
+        ("direction", "str", "", "fwd, bwd or fwd_bwd"),
+    ),
+    *_group(
+        "outcome",
+        ("status", "str", "", "how the cell ended; only ok carries a latency"),
+        ("reason", "str", "", "why, in a sentence, for every status but ok"),
+        ("traceback", "str", "", "traceback or last lines of the log of a failure"),
+        ("exit_signal", "str", "", "name of the signal that ended the process"),
+        ("started_at", "str", "", "when the cell was requested, ISO 8601, UTC"),
+        ("wall_s", "float", "s", "from the pool's request to the written record"),
+        (
+            "overhead_s",
+            "float",
+            "s",
+            "wall_s less the stages import, inputs, prepare, check, proof, memory, timing",
+        ),
+        ("import_s", "float", "s", "importing the implementation's library in the cell"),
+        ("inputs_s", "float", "s", "making the inputs"),
+        ("prepare_s", "float", "s", "layout, planning, compilation and first calls"),
+        ("check_s", "float", "s", "reference and comparison"),
+        ("proof_s", "float", "s", "finding the names of the kernels that ran"),
+        ("memory_s", "float", "s", "the call whose memory was measured"),
+        ("timing_s", "float", "s", "warm-up and samples"),
+        ("plan_s", "float", "s", "planning calls that a caller makes once for many calls"),
+        ("first_call_s", "float", "s", "the first call, compilation included"),
+        ("compile_s", "float", "s", "the first call of a compiled cell less a later one; null for eager"),
+        ("compile_cache", "str", "", "whether the compiler's disk cache answered: hit, miss, or null"),
+    ),
+    *_group(
+        "latency",
+        ("timer", "str", "", "primary timer of the case: events, graph, kernel or host"),
+        ("latency_ms", "float", "ms", "median of the burst regime; on a CPU of all samples"),
+        ("latency_ci_low_ms", "float", "ms", "lower end of the 95 % confidence interval of the median"),
+        ("latency_ci_high_ms", "float", "ms", "upper end of the 95 % confidence interval of the median"),
+        ("p10_ms", "float", "ms", "10th percentile of the samples"),
+        ("p90_ms", "float", "ms", "90th percentile of the samples"),
+        ("stop_reason", "str", "", "why sampling ended: interval (narrow enough), time or samples (the cap)"),
+        ("samples_ms", "floats", "ms", "every sample, in order"),
+        ("sample_start_s", "floats", "s", "when each sample was issued, since timing began"),
+        ("sample_block", "ints", "", "number of the block each sample belongs to"),
+        ("sustained_ms", "float", "ms", "median under continuous load; null where not measured"),
+        ("kernel_ms", "float", "ms", "busy time of the cell's own kernels; null where not measured"),
+        ("graph_ms", "float", "ms", "per call in a CUDA graph; null where not measured"),
+        ("host_ms", "float", "ms", "wall clock of one call with synchronisation"),
+    ),
+    *_group(
+        "rates",
+        ("flops", "float", "FLOP", "floating-point operations of the exact visible pairs"),
+        ("bytes", "float", "B", "compulsory bytes: every tensor once"),
+        ("tflops", "float", "TFLOP/s", "flops / latency"),
+        ("gb_per_s", "float", "GB/s", "bytes / latency"),
+        ("tokens_per_s", "float", "1/s", "query tokens / latency"),
+        ("peak_fraction", "float", "", "fraction of the bounding datasheet peak; null for an unknown device"),
+        ("peak_fraction_at_clock", "float", "", "the same with the arithmetic peak at the sampled SM clock"),
+        ("bound", "str", "", "what bounds the case on this device: compute or memory"),
+    ),
+    *_group(
+        "correctness",
+        ("max_abs_err", "float", "", "largest absolute error against the reference"),
+        ("mae", "float", "", "mean absolute error"),
+        ("mse", "float", "", "mean squared error"),
+        ("rel_l2", "float", "", "norm of the error / norm of the reference"),
+        ("cosine", "float", "", "cosine between output and reference"),
+        ("err_ratio", "float", "", "max_abs_err / the plain formula's in the case's own dtype"),
+        ("precision_class", "str", "", "native, or the quantised class that the implementation declares"),
+        ("check", "str", "", "passed, failed, or skipped and why"),
+    ),
+    *_group(
+        "memory",
+        ("peak_memory_bytes", "int", "B", "peak device memory of one call, inputs included"),
+        ("output_bytes", "int", "B", "size of the outputs"),
+        ("workspace_bytes", "int", "B", "peak memory of one call beyond inputs and outputs"),
+    ),
+    *_group(
+        "machine",
+        ("device", "str", "", "cuda or cpu"),
+        ("device_name", "str", "", "the GPU's name, or the CPU's model"),
+        ("hostname", "str", "", "name of the host"),
+        ("gpu_name", "str", "", "name of the GPU"),
+        ("gpu_uuid", "str", "", "UUID of the GPU"),
+        ("sm_count", "int", "", "streaming multiprocessors"),
+        ("driver", "str", "", "version of the NVIDIA driver"),
+        ("cuda", "str", "", "version of CUDA that the framework was built with"),
+        ("cudnn", "str", "", "version of cuDNN"),
+        ("torch", "str", "", "version of torch"),
+        ("triton", "str", "", "version of triton"),
+        ("python", "str", "", "version of the cell's Python"),
+        ("sm_clock_mhz", "float", "MHz", "median SM clock while samples were taken"),
+        ("mem_clock_mhz", "float", "MHz", "median memory clock while samples were taken"),
+        ("power_w", "float", "W", "mean power while samples were taken"),
+        ("power_limit_w", "float", "W", "enforced power limit"),
+        ("energy_mj", "float", "mJ", "energy per call in the sustained regime; null where not measured"),
+        ("temperature_c", "float", "C", "highest GPU temperature while samples were taken"),
+        ("throttle", "strs", "", "throttle reasons seen while samples were taken"),
+        (
+            "telemetry",
+            "telemetry",
+            "",
+            "NVML samples of the cell: time_s, sm_clock_mhz, mem_clock_mhz, power_w, temperature_c",
+        ),
+    ),
+    *_group(
+        "proof",
+        ("kernel_names", "strs", "", "GPU kernels that ran in one call; null where they could not be seen"),
+        ("flags", "strs", "", "what a reader should know: throttled, fallback, unproven, long_call, ..."),
+    ),
+)
+
+NAMES: tuple[str, ...] = tuple(column.name for column in COLUMNS)
+_BY_NAME = {column.name: column for column in COLUMNS}
+
+#: Columns that only a status of ok may carry: latency and everything computed from it.
+MEASURED: frozenset[str] = frozenset(
+    column.name for column in COLUMNS if column.group == "latency" and column.name != "timer"
+) | {"tflops", "gb_per_s", "tokens_per_s", "peak_fraction", "peak_fraction_at_clock", "energy_mj"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row: `values` maps every column of COLUMNS to a value or None.
+
+    Raises RecordError for an unknown column, a value of the wrong type, a failure that carries a latency, a
+    success without one, or a failure without a reason.
+    """
+
+    values: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.values) - set(NAMES))
+        if unknown:
+            raise RecordError(f"no such column: {', '.join(unknown)}")
+        values = {name: self.values.get(name) for name in NAMES}
+        values["schema_version"] = SCHEMA_VERSION
+        for name, value in values.items():
+            values[name] = _checked(_BY_NAME[name], value)
+        object.__setattr__(self, "values", values)
+        try:
+            status = Status(values["status"])
+        except ValueError:
+            raise RecordError(f"no such status: {values['status']!r}") from None
+        if status is Status.OK:
+            latency = values["latency_ms"]
+            if latency is None or not latency > 0:
+                raise RecordError(f"{values['cell_id']}: status ok needs a positive latency_ms, not {latency!r}")
+            return
+        carried = sorted(name for name in MEASURED if values[name] is not None)
+        if carried:
+            raise RecordError(f"{values['cell_id']}: status {status} may not carry {', '.join(carried)}")
+        if not values["reason"]:
+            raise RecordError(f"{values['cell_id']}: status {status} needs a reason")
+
+    @property
+    def status(self) -> Status:
+        """How the cell ended."""
+        return Status(self.values["status"])
+
+    def write(self, path: Path) -> None:
+        """Write one Parquet file atomically: under a temporary name, synced, renamed."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.Table.from_pylist([self.values], schema=arrow_schema())
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            # One row: dictionaries and statistics only make it larger and slower to read.
+            pq.write_table(table, temporary, compression="zstd", use_dictionary=False, write_statistics=False)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+_PYTHON: dict[str, tuple[type[Any], ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+
+
+def _checked(column: Column, value: Any) -> Any:
+    """The value as its column holds it; non-finite numbers become None, text is made valid UTF-8."""
+    if value is None:
+        return None
+    if column.type in ("ints", "floats", "strs"):
+        if not isinstance(value, (list, tuple)):
+            raise RecordError(f"{column.name} must be a list, not {value!r}")
+        element = Column(column.name, column.type[:-1], column.unit, column.meaning, column.group)
+        return [_checked(element, one) for one in value]
+    if column.type == "telemetry":
+        return [{key: None if one.get(key) is None else float(one[key]) for key in TELEMETRY} for one in value]
+    if not isinstance(value, _PYTHON[column.type]) or (isinstance(value, bool) and column.type != "bool"):
+        raise RecordError(f"{column.name} must be of type {column.type}, not {value!r}")
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if column.type == "float":
+        number = float(value)
+        return number if math.isfinite(number) else None
+    return value
+
+
+TELEMETRY = ("time_s", "sm_clock_mhz", "mem_clock_mhz", "power_w", "temperature_c")
+
+
+def arrow_schema() -> pa.Schema:
+    """The Parquet schema of a record, with the schema version in its metadata."""
+    import pyarrow as pa
+
+    types = {
+        "int": pa.int64(),
+        "float": pa.float64(),
+        "str": pa.string(),
+        "bool": pa.bool_(),
+        "ints": pa.list_(pa.int64()),
+        "floats": pa.list_(pa.float64()),
+        "strs": pa.list_(pa.string()),
+        "telemetry": pa.list_(pa.struct([(key, pa.float64()) for key in TELEMETRY])),
+    }
+    return pa.schema(
+        [(column.name, types[column.type]) for column in COLUMNS],
+        metadata={"attnsweep_schema_version": str(SCHEMA_VERSION)},
+    )
+
+
+def read(paths: list[Path]) -> pa.Table:
+    """The records of `paths` as one table in the current schema.
+
+    Columns that an older file lacks are null. Raises RecordError for a file that is not a record or that a newer
+    attnsweep wrote.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    import pyarrow as pa
+
+    schema = arrow_schema()
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
+        tables = list(threads.map(lambda path: _read_one(path, schema), paths))
+    return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def _read_one(path: Path, schema: pa.Schema) -> pa.Table:
+    """The records of one file in `schema`; a file that has it already is not cast column by column (5 ms)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # One small file: its bytes at once and no threads of Arrow's own take half the time of the defaults.
+        table = pq.ParquetFile(pa.BufferReader(path.read_bytes()), pre_buffer=False).read(use_threads=False)
+        if "schema_version" not in table.column_names or "status" not in table.column_names:
+            raise RecordError(f"{path} holds no attnsweep records")
+        newest = max((version or 0 for version in table["schema_version"].to_pylist()), default=0)
+        if newest > SCHEMA_VERSION:
+            raise RecordError(f"{path} has schema version {newest}; this attnsweep reads up to {SCHEMA_VERSION}")
+        if table.schema.equals(schema):
+            return table.replace_schema_metadata(schema.metadata)
+        columns = [
+            table[field.name].cast(field.type)
+            if field.name in table.column_names
+            else pa.nulls(table.num_rows, field.type)
+            for field in schema
+        ]
+    except (pa.ArrowException, OSError, TypeError) as error:
+        raise RecordError(f"{path} is not a readable file of records: {error}") from None
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def columns_markdown() -> str:
+    """docs/columns.md: the table of columns for readers."""
+    lines = [
+        "# Columns of a record",
+        "",
+        f"Schema version {SCHEMA_VERSION}. Made from `attnsweep/records.py` by `make docs`; a test compares the two.",
+        "One Parquet file a cell; `results.parquet` holds the same columns, one row a cell.",
+    ]
+    for group in dict.fromkeys(column.group for column in COLUMNS):
+        lines += ["", f"## {group}", "", "| column | type | unit | meaning |", "|---|---|---|---|"]
+        lines += [
+            f"| `{column.name}` | {column.type} | {column.unit} | {column.meaning} |"
+            for column in COLUMNS
+            if column.group == group
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,139 @@
+"""Several processes of one cell become one measurement with an interval."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from statistics import median
+
+from attnsweep.errors import Status
+from attnsweep.report.labels import Label
+from attnsweep.report.load import Row
+
+#: From so many processes on, the interval is an order statistic over them: six are the fewest with 95 %.
+ENOUGH = 6
+
+#: What each kind of interval is, for the reader.
+INTERVALS = {
+    "process": "95 % interval of the median within the one process",
+    "stretched": "the widest 95 % interval within a process, stretched to the range of the medians",
+    "order": "95 % interval of the median over processes, by order statistics",
+    "range": "the range of the processes' medians; the processes gave no interval",
+    "none": "one process that gave no interval",
+}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where the latency lies, in ms; `kind` is a key of INTERVALS."""
+
+    low: float
+    high: float
+    kind: str
+
+    def overlaps(self, other: Interval) -> bool:
+        """Whether the two have a point in common."""
+        return self.low <= other.high and other.low <= self.high
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What became of one label in one case.
+
+    `latency_ms` is the median over the processes that are ok, by the case's timer, else None; `ranked` says
+    whether it may be compared. `rows` are the records behind it, `ok` counts those with a latency.
+    """
+
+    label: Label
+    status: Status
+    latency_ms: float | None
+    interval: Interval | None
+    ranked: bool
+    ok: int
+    rows: tuple[Row, ...]
+    marks: tuple[str, ...]
+
+    def number(self, column: str) -> float | None:
+        """Median of `column` over the records that have it."""
+        values = [row[column] for row in self.rows if row[column] is not None]
+        return float(median(values)) if values else None
+
+    def per_second(self, column: str) -> float | None:
+        """`column` (flops or bytes) per second of this latency."""
+        amount = self.number(column)
+        return None if amount is None or self.latency_ms is None else amount / (self.latency_ms * 1e-3)
+
+    def texts(self, column: str) -> list[str]:
+        """The different texts in `column`, in order of appearance."""
+        return list(dict.fromkeys(str(row[column]) for row in self.rows if row[column] not in (None, "")))
+
+
+def measure(label: Label, rows: list[Row], column: str) -> Measurement:
+    """The records of one label in one case as one measurement; `column` is latency_ms or kernel_ms.
+
+    Not ranked is what has no ok process, a process that was incorrect, or a process flagged implausible.
+    """
+    ok = [row for row in rows if row["status"] == Status.OK and _positive(row[column])]
+    failed = Counter(str(row["status"]) for row in rows if row["status"] != Status.OK)
+    flags = dict.fromkeys(flag for row in rows for flag in row["flags"] or [])
+    marks = [str(flag) for flag in flags]
+    if any(row["precision_class"] not in (None, "", "native") for row in rows):
+        classes = dict.fromkeys(row["precision_class"] for row in rows if row["precision_class"] != "native")
+        marks += [f"precision {one}" for one in classes if one]
+    if ok and failed:
+        marks.append("partial")
+    if len({row["impl_version"] for row in ok}) > 1:
+        marks.append("versions")
+    if Status.INCORRECT in failed:
+        status = Status.INCORRECT
+    elif ok:
+        status = Status.OK
+    else:
+        known = [Status(name) for name, _ in failed.most_common() if name in set(Status)]
+        status = known[0] if known else Status.ERROR
+    if status is not Status.OK:
+        return Measurement(label, status, None, None, False, len(ok), tuple(rows), tuple(marks))
+    medians = [float(row[column]) for row in ok]
+    within = [_within(row) for row in ok] if column == "latency_ms" else []
+    interval = _interval(medians, [one for one in within if one is not None])
+    ranked = "implausible" not in flags
+    return Measurement(label, status, median(medians), interval, ranked, len(ok), tuple(rows), tuple(marks))
+
+
+def _positive(value: float | None) -> bool:
+    return value is not None and math.isfinite(value) and value > 0
+
+
+def _within(row: Row) -> tuple[float, float] | None:
+    low, high = row["latency_ci_low_ms"], row["latency_ci_high_ms"]
+    return (low, high) if low is not None and high is not None and low <= high else None
+
+
+def _interval(medians: list[float], within: list[tuple[float, float]]) -> Interval:
+    """The interval of the median, from the processes' medians and the intervals within them."""
+    if len(medians) >= ENOUGH:
+        low, high = order_statistic(medians)
+        return Interval(low, high, "order")
+    if not within:
+        kind = "range" if len(medians) > 1 else "none"
+        return Interval(min(medians), max(medians), kind)
+    low, high = max(within, key=lambda one: one[1] - one[0])
+    kind = "stretched" if len(medians) > 1 else "process"
+    return Interval(min(low, *medians), max(high, *medians), kind)
+
+
+def order_statistic(values: list[float]) -> tuple[float, float]:
+    """The narrowest symmetric pair of order statistics that holds the median with at least 95 %.
+
+    With k values cut off at each end the pair misses the median with 2 * P(Binomial(n, 1/2) <= k). Fewer than
+    six values cannot reach 95 %: their range is returned.
+    """
+    ordered = sorted(values)
+    n, cut, below = len(ordered), 0, 0.0
+    for k in range(n // 2):
+        below += math.comb(n, k) / 2**n
+        if 2 * below > 0.05:
+            break
+        cut = k
+    return ordered[cut], ordered[n - 1 - cut]

@@ -1,0 +1,108 @@
+"""The `attnsweep-report` command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from attnsweep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from attnsweep.report.derive import Derived
+    from attnsweep.report.html import Content
+    from attnsweep.report.load import Loaded
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with its mistakes as ConfigError: one sentence instead of the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="attnsweep-report",
+        description="Merge the records below some folders and write a report: results.parquet, summary.md, "
+        "summary.csv, report.html and plots.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "folders", metavar="DIR", nargs="+", type=Path, help="a folder of sweeps, or a results.parquet"
+    )
+    parser.add_argument("--out", type=Path, help="where to write (default: report/ in the first DIR)")
+    parser.add_argument(
+        "--baseline",
+        help="label or implementation that speed-ups refer to (default: naive where it is ok in every case, "
+        "else the slowest that is)",
+    )
+    parser.add_argument(
+        "--versions",
+        choices=("newest", "all"),
+        default="newest",
+        help="newest: of several versions of a library the newest only; all: each as an implementation",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code is 0 if a report was written, 2 for a mistake in the arguments."""
+    try:
+        return _run(_parser().parse_args(argv))
+    except ConfigError as error:
+        from attnsweep.report.text import line
+
+        print(f"attnsweep-report: {line(error)}", file=sys.stderr)
+        return 2
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from attnsweep.report import build
+    from attnsweep.report.derive import derive
+    from attnsweep.report.load import load
+
+    first: Path = arguments.folders[0]
+    loaded = load(arguments.folders)
+    derived = derive(loaded.rows(), arguments.versions, arguments.baseline)
+    folder: Path = arguments.out or (first.parent if first.is_file() else first) / "report"
+    try:
+        content = build.write_report(derived, loaded, folder)
+    except OSError as error:
+        raise ConfigError(f"the report cannot be written to {folder}: {error.strerror or error}") from None
+    _show(derived, loaded, content, folder)
+    return 0
+
+
+def _show(derived: Derived, loaded: Loaded, content: Content, folder: Path) -> None:
+    """Print the verdict: who is fastest in each table, the standings, the failures, and where the rest is."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from attnsweep.report.failures import counts, failure_table
+    from attnsweep.report.summary import best_table, standings_table
+    from attnsweep.report.tables import to_rich
+    from attnsweep.report.text import line
+    from attnsweep.report.words import title, verdict
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    for section in derived.sections:
+        console.print(Text(line(title(section)), style="bold"))
+        console.print(Text(line(verdict(section))))
+        if section.standings:
+            console.print(Text(line(section.baseline_why)))
+            console.print()
+            console.print(to_rich(best_table(section)))
+            console.print()
+            console.print(to_rich(standings_table(section, short=True)))
+        console.print()
+    console.print(Text(counts(derived), style="bold"))
+    if content.failures:
+        console.print()
+        console.print(to_rich(failure_table(list(content.failures), short=True)))
+        console.print()
+    for sentence in content.lead[1:]:
+        console.print(Text(line(sentence), style="yellow" if sentence.startswith("Not read") else ""))
+    console.print(Text(f"Report: {line(folder / 'report.html')}"), soft_wrap=True)

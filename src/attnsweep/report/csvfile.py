@@ -1,0 +1,123 @@
+"""summary.csv: one row for each case and label, failures included, for machines to read."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from attnsweep.report.derive import CASE_FIELDS, CaseRow, Derived, Section
+from attnsweep.report.text import csv_text
+
+#: Medians over the processes of a measurement, copied under their own names.
+_NUMBERS = (
+    "sustained_ms",
+    "kernel_ms",
+    "graph_ms",
+    "host_ms",
+    "p10_ms",
+    "p90_ms",
+    "peak_fraction",
+    "peak_fraction_at_clock",
+    "max_abs_err",
+    "rel_l2",
+    "cosine",
+    "err_ratio",
+    "peak_memory_bytes",
+    "workspace_bytes",
+    "first_call_s",
+    "compile_s",
+    "sm_clock_mhz",
+    "power_w",
+    "energy_mj",
+)
+
+COLUMNS = (
+    *("device", "scenario", "direction", "dtype", "cache", "axis", "axis_value", "case"),
+    *CASE_FIELDS,
+    *("label", "impl", "variant", "compile", "impl_version", "status", "ranked", "rank", "fastest", "tie"),
+    *("processes", "processes_ok", "timer", "latency_ms", "interval_low_ms", "interval_high_ms", "interval"),
+    *("baseline", "speedup", "slowdown", "tflops", "gb_per_s", "tokens_per_s"),
+    *_NUMBERS,
+    *("bound", "precision_class", "flags", "hosts", "reason", "command"),
+)
+
+
+def to_csv(derived: Derived) -> str:
+    """The table as text. Numbers are plain, text from records is safe to open in a spreadsheet."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for section in derived.sections:
+        for case in section.cases:
+            ranks = {text: place for place, text in enumerate(case.ranked, start=1)}
+            for text in section.labels:
+                if text in case.measured:
+                    row = _row(section, case, text, ranks.get(text))
+                    writer.writerow([_field(row[name]) for name in COLUMNS])
+    return out.getvalue()
+
+
+def _row(section: Section, case: CaseRow, text: str, rank: int | None) -> dict[str, Any]:
+    key, one = section.key, case.measured[text]
+    best = case.fastest[0] if case.fastest else text
+    flops, moved = one.per_second("flops"), one.per_second("bytes")
+    tokens = None
+    if one.latency_ms is not None and case.fields["batch_size"] and case.fields["q_len"]:
+        tokens = case.fields["batch_size"] * case.fields["q_len"] / (one.latency_ms * 1e-3)
+    ok = one.latency_ms is not None
+    return {
+        "device": key.device,
+        "scenario": key.scenario,
+        "direction": key.direction,
+        "dtype": key.dtype,
+        "cache": key.cache,
+        "axis": key.axis,
+        "axis_value": case.axis_value,
+        "case": case.case,
+        **case.fields,
+        "label": text,
+        "impl": one.label.impl,
+        "variant": one.label.variant,
+        "compile": one.label.compile,
+        "impl_version": " ".join(one.texts("impl_version")),
+        "status": str(one.status),
+        "ranked": one.ranked,
+        "rank": rank,
+        "fastest": text in case.fastest,
+        "tie": text in case.fastest and len(case.fastest) > 1,
+        "processes": len(one.rows),
+        "processes_ok": one.ok,
+        "timer": case.timer,
+        "latency_ms": one.latency_ms,
+        "interval_low_ms": one.interval.low if one.interval else None,
+        "interval_high_ms": one.interval.high if one.interval else None,
+        "interval": one.interval.kind if one.interval else None,
+        "baseline": section.baseline,
+        "speedup": case.ratio(text, section.baseline) if section.baseline is not None else None,
+        "slowdown": case.ratio(best, text),
+        "tflops": None if flops is None else flops / 1e12,
+        "gb_per_s": None if moved is None else moved / 1e9,
+        "tokens_per_s": tokens,
+        **{name: one.number(name) if ok or name in _ERRORS else None for name in _NUMBERS},
+        "bound": " ".join(one.texts("bound")),
+        "precision_class": " ".join(one.texts("precision_class")),
+        "flags": " ".join(one.marks),
+        "hosts": " ".join(one.texts("hostname")),
+        "reason": " / ".join(one.texts("reason")),
+        "command": next(iter(one.texts("command")), ""),
+    }
+
+
+#: What an incorrect record carries too.
+_ERRORS = frozenset({"max_abs_err", "rel_l2", "cosine", "err_ratio", "peak_memory_bytes", "workspace_bytes"})
+
+
+def _field(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.8g}" if value != int(value) or abs(value) >= 1e15 else str(int(value))
+    return str(value) if isinstance(value, int) else csv_text(value)

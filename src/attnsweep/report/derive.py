@@ -1,0 +1,308 @@
+"""From records to answers: cases side by side, who is fastest, by how much, over which baseline."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import Any
+
+from attnsweep.errors import ConfigError, Status
+from attnsweep.report import labels as naming
+from attnsweep.report.aggregate import Measurement, measure
+from attnsweep.report.labels import Label
+from attnsweep.report.load import Row
+from attnsweep.report.text import line
+
+DEFAULT_BASELINE = "naive"
+
+#: Fields that make a case, in the order in which tables show and sort them after the axis.
+CASE_FIELDS = (
+    "batch_size",
+    "q_len",
+    "kv_len",
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
+    "head_dim_v",
+    "causal",
+    "window",
+    "bias",
+)
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a table holds constant; nothing is compared across two of these.
+
+    `timer` is empty unless cases had to be split by timer: then it names the one of this table.
+    """
+
+    device: str
+    scenario: str
+    direction: str
+    dtype: str
+    cache: str
+    axis: str
+    timer: str
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """One case: `measured` by label text, `timer` the measure that ranks it, `fastest` those nothing beats.
+
+    `fastest` holds one label where it wins, several where the intervals of others overlap with the lowest
+    latency's (a tie), none where nothing is ranked; the lowest latency comes first.
+    """
+
+    case: str
+    fields: dict[str, Any]
+    axis_value: float | None
+    timer: str
+    measured: dict[str, Measurement]
+    fastest: tuple[str, ...]
+
+    @property
+    def ranked(self) -> dict[str, Measurement]:
+        """What may be compared, fastest first."""
+        able = {text: one for text, one in self.measured.items() if one.ranked}
+        return dict(sorted(able.items(), key=lambda item: (item[1].latency_ms or math.inf, item[0])))
+
+    def ratio(self, text: str, over: str) -> float | None:
+        """Latency of `over` / latency of `text`, how many times as fast; None unless both are ranked."""
+        mine, other = self.measured.get(text), self.measured.get(over)
+        if mine is None or other is None or not (mine.ranked and other.ranked):
+            return None
+        assert mine.latency_ms is not None
+        assert other.latency_ms is not None
+        return other.latency_ms / mine.latency_ms
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one label did over a table: `wins` alone, `ties`, `unopposed` (nothing else is ranked), `cases`.
+
+    `speedup` over the baseline is a geometric mean over `speedup_cases`, `slowdown` against the fastest of
+    each case one over `cases`. `complete` says that the label is ranked in every case in which anything is.
+    """
+
+    label: Label
+    wins: int
+    ties: int
+    unopposed: int
+    cases: int
+    complete: bool
+    speedup: float | None
+    speedup_cases: int
+    slowdown: float
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table: its cases in order, the standings best first, and the baseline with why it is the one."""
+
+    key: Key
+    cases: tuple[CaseRow, ...]
+    standings: tuple[Standing, ...]
+    baseline: str | None
+    baseline_why: str
+
+    @property
+    def rankable(self) -> tuple[CaseRow, ...]:
+        """The cases in which at least one label is ranked."""
+        return tuple(case for case in self.cases if case.fastest)
+
+    @property
+    def labels(self) -> dict[str, Label]:
+        """Every label of the table by its text: the standings' order, then what was never ranked."""
+        found = {standing.label.text: standing.label for standing in self.standings}
+        for case in self.cases:
+            for text, one in sorted(case.measured.items()):
+                found.setdefault(text, one.label)
+        return found
+
+
+@dataclass(frozen=True)
+class Derived:
+    """All sections, the rows behind them with their labels and devices, and how many `older` were left."""
+
+    sections: tuple[Section, ...]
+    rows: tuple[Row, ...]
+    labels: tuple[Label, ...]
+    devices: tuple[str, ...]
+    older: int
+
+
+def derive(rows: list[Row], versions: str = "newest", baseline: str | None = None) -> Derived:
+    """Rank `rows`; `versions` is newest or all, `baseline` a label or an implementation.
+
+    Raises ConfigError for a baseline that no label here answers to.
+    """
+    devices = naming.device_names(rows)
+    older = 0
+    if versions == "newest":
+        keep = naming.newest_versions(rows, devices)
+        older = keep.count(False)
+        devices = [device for device, kept in zip(devices, keep, strict=True) if kept]
+        rows = [row for row, kept in zip(rows, keep, strict=True) if kept]
+    labels = naming.label_all(rows, versions == "all")
+    wanted = None if baseline is None else _wanted(baseline, labels)
+    tables: dict[Key, list[CaseRow]] = defaultdict(list)
+    cases: dict[tuple[Key, str], list[int]] = defaultdict(list)
+    for index, (row, device) in enumerate(zip(rows, devices, strict=True)):
+        cases[(_key(row, device), str(row["case"]))].append(index)
+    for (key, _), indices in cases.items():
+        for timer, case in _cases([rows[i] for i in indices], [labels[i] for i in indices]):
+            tables[replace(key, timer=timer)].append(case)
+    sections = [_section(key, tables[key], wanted) for key in sorted(tables, key=_order)]
+    return Derived(tuple(sections), tuple(rows), tuple(labels), tuple(devices), older)
+
+
+def _key(row: Row, device: str) -> Key:
+    said = {name: line(row[name]) for name in ("scenario", "direction", "dtype", "cache", "axis")}
+    return Key(device=device, timer="", **said)
+
+
+def _order(key: Key) -> tuple[str, ...]:
+    return (key.device, key.scenario, key.direction, key.dtype, key.cache, key.axis, key.timer)
+
+
+def _cases(rows: list[Row], labels: list[Label]) -> list[tuple[str, CaseRow]]:
+    """One case as rows of tables: one where a timer is common to all that is ok, else one for each timer."""
+    groups: dict[Label, list[Row]] = defaultdict(list)
+    for row, label in zip(rows, labels, strict=True):
+        groups[label].append(row)
+    ok = [row for row in rows if row["status"] == Status.OK]
+    timers = sorted({str(row["timer"] or "unknown") for row in ok})
+    if len(timers) <= 1:
+        # Where nothing is ok, the timer that the case would have been ranked on is still said.
+        planned = sorted({str(row["timer"]) for row in rows if row["timer"]})
+        name = timers[0] if timers else planned[0] if len(planned) == 1 else ""
+        return [("", _case(groups, "latency_ms", name))]
+    if all(row["kernel_ms"] is not None and row["kernel_ms"] > 0 for row in ok):
+        return [("", _case(groups, "kernel_ms", "kernel"))]
+    split = []
+    for timer in timers:
+        part: dict[Label, list[Row]] = {}
+        for label, its in groups.items():
+            mine = [r for r in its if r["status"] != Status.OK or str(r["timer"] or "unknown") == timer]
+            if mine:
+                part[label] = mine
+        split.append((timer, _case(part, "latency_ms", timer)))
+    return split
+
+
+def _case(groups: dict[Label, list[Row]], column: str, timer: str) -> CaseRow:
+    measured = {label.text: measure(label, rows, column) for label, rows in groups.items()}
+    first = next(iter(groups.values()))[0]
+    values = [row["axis_value"] for rows in groups.values() for row in rows if row["axis_value"] is not None]
+    fields = {name: first[name] for name in CASE_FIELDS}
+    case = CaseRow(str(first["case"]), fields, values[0] if values else None, timer, measured, ())
+    ranked = case.ranked
+    best = next(iter(ranked.values()), None)
+    if best is None:
+        return case
+    assert best.interval is not None
+    level = [
+        text
+        for text, one in ranked.items()
+        if one is best or (one.interval is not None and one.interval.overlaps(best.interval))
+    ]
+    return replace(case, fastest=tuple(level))
+
+
+def _section(key: Key, cases: list[CaseRow], wanted: Label | None) -> Section:
+    ordered = sorted(cases, key=_case_order)
+    rankable = [case for case in ordered if case.fastest]
+    labels = {text: one.label for case in ordered for text, one in case.measured.items()}
+    complete = [text for text in labels if rankable and all(text in case.ranked for case in rankable)]
+    baseline, why = _baseline(labels, complete, rankable, wanted)
+    standings = [_standing(label, rankable, text in complete, baseline) for text, label in labels.items()]
+    placed = [one for one in standings if one.cases]
+    placed.sort(key=lambda one: (not one.complete, -one.cases, one.slowdown, one.label.text))
+    return Section(key, tuple(ordered), tuple(placed), baseline, why)
+
+
+def _case_order(case: CaseRow) -> tuple[Any, ...]:
+    def sortable(value: Any) -> tuple[int, float, str]:
+        if value is None:
+            return (0, 0.0, "")
+        return (1, float(value), "") if isinstance(value, (int, float)) else (2, 0.0, str(value))
+
+    return (sortable(case.axis_value), *(sortable(case.fields[name]) for name in CASE_FIELDS), case.case)
+
+
+def _wanted(baseline: str, labels: list[Label]) -> Label:
+    """The label that the user means: by its text, else by the implementation, as plain as there is one."""
+    choices = {label.text: label for label in labels}
+    if baseline in choices:
+        return choices[baseline]
+    same = [label for label in choices.values() if label.impl == baseline]
+    if not same:
+        raise ConfigError(
+            f"--baseline: no label is called {baseline!r}, choose one of {', '.join(sorted(choices))}"
+        )
+    same.sort(key=lambda label: naming.version_key(label.version), reverse=True)
+    return min(same, key=lambda label: (bool(label.variant), label.compile != "eager", label.variant))
+
+
+def _baseline(
+    labels: dict[str, Label], complete: list[str], rankable: list[CaseRow], wanted: Label | None
+) -> tuple[str | None, str]:
+    """The label that speed-ups refer to, or None, and a sentence about it."""
+    if not rankable:
+        return None, "No baseline: nothing is ranked."
+    if wanted is not None:
+        having = sum(wanted.text in case.ranked for case in rankable)
+        if not having:
+            return (
+                None,
+                f"No speed-ups: the chosen baseline {wanted.text} is ranked in no case of this table.",
+            )
+        if having == len(rankable):
+            return wanted.text, f"Baseline: {wanted.text} (chosen)."
+        some = f"it is ranked in {having} of {len(rankable)} cases, and the others have no speed-up"
+        return wanted.text, f"Baseline: {wanted.text} (chosen); {some}."
+    if not complete:
+        return None, "No speed-ups: no implementation is ok in every case, so there is no baseline."
+    naive = [
+        labels[text] for text in complete if labels[text].impl == DEFAULT_BASELINE and labels[text].plain
+    ]
+    if naive:
+        newest = max(naive, key=lambda label: naming.version_key(label.version))
+        return newest.text, f"Baseline: {newest.text}."
+    slowest = max(
+        complete, key=lambda text: (geometric_mean([_latency(case, text) for case in rankable]), text)
+    )
+    return slowest, f"Baseline: {slowest}, the slowest that is ok in every case."
+
+
+def _standing(label: Label, rankable: list[CaseRow], complete: bool, baseline: str | None) -> Standing:
+    text = label.text
+    mine = [case for case in rankable if text in case.ranked]
+    alone = [case for case in mine if case.fastest == (text,)]
+    unopposed = sum(len(case.ranked) == 1 for case in alone)
+    ratios = [case.ratio(text, baseline) for case in mine] if baseline is not None else []
+    known = [ratio for ratio in ratios if ratio is not None]
+    return Standing(
+        label=label,
+        wins=len(alone) - unopposed,
+        ties=sum(text in case.fastest and len(case.fastest) > 1 for case in mine),
+        unopposed=unopposed,
+        cases=len(mine),
+        complete=complete,
+        speedup=geometric_mean(known) if known else None,
+        speedup_cases=len(known),
+        slowdown=geometric_mean([_latency(case, text) / _latency(case, case.fastest[0]) for case in mine]),
+    )
+
+
+def _latency(case: CaseRow, text: str) -> float:
+    latency = case.measured[text].latency_ms
+    assert latency is not None
+    return latency
+
+
+def geometric_mean(values: list[float]) -> float:
+    """Geometric mean of positive numbers; infinity for none."""
+    return math.exp(math.fsum(math.log(value) for value in values) / len(values)) if values else math.inf

@@ -1,0 +1,86 @@
+"""What failed: equal failures of a label as one group, with reason, traceback and how to run it again."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+from attnsweep.errors import Status
+from attnsweep.report.derive import Derived
+from attnsweep.report.tables import Cell, Column, Table
+from attnsweep.report.text import count, line
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Processes of one label that ended alike; `traceback` and `command` are those of the first."""
+
+    label: str
+    status: str
+    reason: str
+    devices: tuple[str, ...]
+    scenarios: tuple[str, ...]
+    cases: tuple[str, ...]
+    processes: int
+    traceback: str
+    command: str
+
+
+def failures(derived: Derived) -> list[Failure]:
+    """Every record that is not ok, those with the same label, status and reason as one; the worst first."""
+    groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for index, (row, label) in enumerate(zip(derived.rows, derived.labels, strict=True)):
+        if row["status"] != Status.OK:
+            reason = line(row["reason"]) or "no reason was recorded"
+            groups[(label.text, line(row["status"]), reason)].append(index)
+    found = []
+    for (text, status, reason), indices in groups.items():
+        rows = [derived.rows[index] for index in indices]
+        found.append(
+            Failure(
+                label=text,
+                status=status,
+                reason=reason,
+                devices=tuple(dict.fromkeys(derived.devices[index] for index in indices)),
+                scenarios=tuple(dict.fromkeys(line(row["scenario"]) for row in rows)),
+                cases=tuple(dict.fromkeys(line(row["case"]) for row in rows)),
+                processes=len(rows),
+                traceback=next((row["traceback"] for row in rows if row["traceback"]), ""),
+                command=next((row["command"] for row in rows if row["command"]), ""),
+            )
+        )
+    return sorted(found, key=lambda one: (_severity(one.status), one.label, -len(one.cases), one.reason))
+
+
+def _severity(status: str) -> int:
+    """Wrong results first, then what broke, then what could not be expected to work."""
+    order = ("incorrect", "crashed", "timeout", "error", "compile_error", "oom", "missing", "unsupported")
+    return order.index(status) if status in order else 0
+
+
+def counts(derived: Derived) -> str:
+    """The outcomes in one sentence: 288 processes: 240 ok, 40 unsupported, 8 oom."""
+    seen = Counter(line(row["status"]) for row in derived.rows)
+    told = ", ".join(f"{number} {status}" for status, number in seen.most_common())
+    return f"{len(derived.rows)} {'process' if len(derived.rows) == 1 else 'processes'}: {told}."
+
+
+def failure_table(found: list[Failure], short: bool = False) -> Table:
+    """The groups as a table; `short` has what fits a terminal of 80 columns."""
+    devices = len({device for one in found for device in one.devices}) > 1 and not short
+    scenarios = len({scenario for one in found for scenario in one.scenarios}) > 1 and not short
+    columns = [Column("status"), Column("implementation")]
+    columns += [Column("device")] if devices else []
+    columns += [Column("scenario")] if scenarios else []
+    columns += [Column("cases", True), Column("reason")]
+    columns += [] if short else [Column("run the first again")]
+    rows = []
+    for one in found:
+        row = [Cell(one.status), Cell(one.label)]
+        row += [Cell(", ".join(one.devices))] if devices else []
+        row += [Cell(", ".join(one.scenarios))] if scenarios else []
+        row += [Cell(str(len(one.cases))), Cell(one.reason)]
+        row += [] if short else [Cell(one.command, code=True)]
+        rows.append(tuple(row))
+    note = f"{count(len(found), 'kind')} of failure." if found else "Nothing failed."
+    return Table("Failures", (note,), tuple(columns), tuple(rows))

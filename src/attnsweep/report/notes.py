@@ -1,0 +1,62 @@
+"""Footnotes: what each flag of a measurement means, with a short mark, the same in the whole report."""
+
+from __future__ import annotations
+
+from string import ascii_lowercase
+
+from attnsweep.report.aggregate import Measurement
+from attnsweep.report.derive import Derived
+from attnsweep.report.text import line
+
+MEANINGS = {
+    "throttled": "the clock was held down (power or temperature) while samples were taken",
+    "unstable": "the samples did not settle within the time allowed",
+    "fallback": "the kernels that ran are not those that the implementation declares",
+    "unproven": "the names of the kernels that ran could not be seen",
+    "implausible": "faster than the device's arithmetic or memory allows: not ranked",
+    "launch_bound": "launching takes longer than computing",
+    "long_call": "one call is longer than a block: one timed call after one untimed",
+    "graph_unsupported": "cannot be captured in a CUDA graph",
+    "unhidden": "the launch could not be hidden behind other work: the host's time is in it",
+    "graph_break": "torch.compile broke the graph: part of it ran eagerly",
+    "partial": "some processes of this cell failed: the number is of the others",
+    "versions": "the processes ran different versions of the library",
+}
+
+
+class Footnotes:
+    """The marks of one report: a, b, c ... in the order of MEANINGS, then what records say beyond it."""
+
+    def __init__(self, derived: Derived) -> None:
+        used = {
+            mark
+            for section in derived.sections
+            for case in section.cases
+            for one in case.measured.values()
+            if one.latency_ms is not None
+            for mark in one.marks
+        }
+        ordered = [flag for flag in MEANINGS if flag in used] + sorted(used - set(MEANINGS))
+        self._letters = {flag: _letter(index) for index, flag in enumerate(ordered)}
+
+    def of(self, one: Measurement) -> tuple[str, ...]:
+        """The marks of a measurement that has a number."""
+        return tuple(self._letters[mark] for mark in one.marks if mark in self._letters)
+
+    def legend(self) -> list[tuple[str, str]]:
+        """Each mark with its meaning."""
+        return [(letter, _meaning(flag)) for flag, letter in self._letters.items()]
+
+
+def _meaning(flag: str) -> str:
+    if flag in MEANINGS:
+        return f"{flag}: {MEANINGS[flag]}"
+    if flag.startswith("precision "):
+        name = flag.removeprefix("precision ")
+        return f"computes in a precision of its own ({line(name)}), not in the case's: its speed has a price"
+    return line(flag)
+
+
+def _letter(index: int) -> str:
+    letter = ascii_lowercase[index % 26]
+    return letter if index < 26 else letter + str(index // 26)

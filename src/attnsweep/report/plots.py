@@ -1,0 +1,361 @@
+"""Plots as PNG and SVG: latency and throughput against the axis, and who won by how much."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnsweep.report.aggregate import Measurement
+from attnsweep.report.derive import CaseRow, Derived, Section
+from attnsweep.report.styles import Style, assign, drawable, settings
+from attnsweep.report.text import listing, times, whole
+from attnsweep.report.words import constants, field_value, placed, shown_fields, title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Panels of one figure; more become further figures.
+PANELS = 6
+DPI = 160
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure in two files: `stem` is their name without the ending, `alt` says what is to be seen."""
+
+    section: Section
+    kind: str
+    stem: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a line plot shows on its y axis, computed from a measurement in units of `scale`."""
+
+    kind: str
+    axis: str
+    scale: float
+    log: bool
+
+    def value(self, one: Measurement, latency_ms: float | None) -> float | None:
+        """The measure at a latency (the median, or an end of its interval)."""
+        if latency_ms is None or latency_ms <= 0:
+            return None
+        if self.kind == "latency":
+            return latency_ms
+        amount = one.number("bytes" if self.kind == "bandwidth" else "flops")
+        return None if amount is None else amount / (latency_ms * 1e-3) / self.scale
+
+
+def draw_all(derived: Derived, folder: Path) -> list[Plot]:
+    """Write every plot into `folder`, made if need be, and say which; plots of an earlier run are removed."""
+    import matplotlib as mpl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        if re.fullmatch(r"(latency|throughput|bandwidth|winners)-.*\.(png|svg)", old.name):
+            old.unlink()
+    styles = assign(list(derived.labels))
+    drawn: list[Plot] = []
+    taken: set[str] = set()
+    with mpl.rc_context(settings()):
+        for section in derived.sections:
+            for kind, alt, figure in _figures(section, styles):
+                stem = _stem(kind, section, taken)
+                _save(figure, folder / stem)
+                drawn.append(Plot(section, kind, stem, alt))
+    return drawn
+
+
+def _stem(kind: str, section: Section, taken: set[str]) -> str:
+    """A file name from harmless characters alone, different from those in `taken`, to which it is added."""
+    key = section.key
+    cache = key.cache if key.cache != "cold" else ""
+    words = [key.device, key.scenario, key.direction, key.dtype, cache, key.timer]
+    slug = re.sub(r"[^a-z0-9]+", "-", " ".join(words).lower()).strip("-")[:80].strip("-")
+    base = f"{kind}-{slug or 'unnamed'}"
+    stem, number = base, 1
+    while stem in taken:
+        number += 1
+        stem = f"{base}-{number}"
+    taken.add(stem)
+    return stem
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path.with_name(path.name + ".png"), dpi=DPI, metadata={"Software": None})
+    figure.savefig(path.with_name(path.name + ".svg"), metadata={"Date": None, "Creator": "attnsweep"})
+
+
+def _figures(section: Section, styles: dict[str, Style]) -> list[tuple[str, str, Figure]]:
+    made: list[tuple[str, str, Figure]] = []
+    cases = [case for case in section.rankable if case.axis_value is not None]
+    if cases:
+        panels = list(_panels(section, cases).items())
+        for measure in (Measure("latency", "latency (ms)", 1.0, log=True), _rate(cases)):
+            for start in range(0, len(panels), PANELS):
+                part = dict(panels[start : start + PANELS])
+                alt = f"{measure.axis} against {section.key.axis or 'the axis'}: {title(section)}"
+                made.append((measure.kind, alt, _lines(section, part, measure, styles)))
+    if section.standings:
+        made.append(("winners", f"Who is fastest, by how much: {title(section)}", _bars(section, styles)))
+    return made
+
+
+def _rate(cases: list[CaseRow]) -> Measure:
+    """Bandwidth where memory bounds most measurements, else arithmetic, in the unit that reads best.
+
+    Where the device's peaks are unknown, a case of under 10 operations a byte counts as bound by memory.
+    """
+    bounds, best = [], {"bytes": 0.0, "flops": 0.0}
+    for case in cases:
+        for one in case.ranked.values():
+            flops, moved = one.number("flops"), one.number("bytes")
+            guess = ["memory"] if flops is not None and moved and flops / moved < 10 else ["compute"]
+            bounds += one.texts("bound") or guess
+            for column in best:
+                best[column] = max(best[column], one.per_second(column) or 0.0)
+    if bounds.count("memory") * 2 > len(bounds):
+        return Measure("bandwidth", "GB/s (compulsory bytes / latency)", 1e9, log=False)
+    if best["flops"] < 1e12:
+        return Measure("throughput", "GFLOP/s", 1e9, log=False)
+    return Measure("throughput", "TFLOP/s", 1e12, log=False)
+
+
+def _panels(section: Section, cases: list[CaseRow]) -> dict[str, list[CaseRow]]:
+    """The cases by what varies beside the axis, each group under its title."""
+    axis = section.key.axis
+    beside = []
+    for name in shown_fields(section):
+        values: dict[float | None, set[str]] = defaultdict(set)
+        for case in cases:
+            values[case.axis_value].add(field_value(case, name, axis))
+        if name != axis and any(len(several) > 1 for several in values.values()):
+            beside.append(name)
+    groups: dict[tuple[str, ...], list[CaseRow]] = defaultdict(list)
+    for case in sorted(cases, key=lambda case: [_natural(case.fields.get(name)) for name in beside]):
+        groups[tuple(f"{name} {field_value(case, name, axis)}" for name in beside)].append(case)
+    return {
+        ", ".join(key): sorted(group, key=lambda one: one.axis_value or 0) for key, group in groups.items()
+    }
+
+
+def _natural(value: Any) -> tuple[float, str]:
+    return (float(value), "") if isinstance(value, (int, float)) else (math.inf, str(value))
+
+
+def _lines(
+    section: Section, panels: dict[str, list[CaseRow]], measure: Measure, styles: dict[str, Style]
+) -> Figure:
+    """Small multiples of one measure, with one legend beside them."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.lines import Line2D
+
+    labels = [standing.label.text for standing in section.standings]
+    shown = [drawable(_marked(section, text)) for text in labels]
+    columns = min(len(panels), 3)
+    rows = math.ceil(len(panels) / columns)
+    legend = 0.55 + 0.073 * max((len(text) for text in shown), default=0)
+    height = max(rows * 2.9 + 0.9, 0.9 + 0.205 * len(labels) + 0.5)
+    wide = 5.2 if columns == 1 else 3.6
+    width = columns * wide + legend + 0.2
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 1 - legend / width, 1))
+    figure = Figure(figsize=(width, height), layout=layout)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    axes = [ax for row in grid for ax in row]
+    for ax, (name, cases) in zip(axes, panels.items(), strict=False):
+        _panel(ax, cases, labels, measure, styles)
+        _ticks_x(ax, sorted({case.axis_value for case in cases if case.axis_value is not None}), wide - 0.6)
+        ax.set_title(drawable(name), loc="left")
+        ax.set_xlabel(drawable(section.key.axis or "axis", 30))
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    for row in grid:
+        row[0].set_ylabel(measure.axis)
+    _finish_y(axes[: len(panels)], measure)
+    _heading(figure, section, width, legend)
+    handles = [Line2D([], [], **styles[text].line_options()) for text in labels]
+    figure.legend(
+        handles,
+        shown,
+        loc="upper left",
+        bbox_to_anchor=(1 - legend / width, 1 - 0.45 / height),
+        handlelength=3.2,
+    )
+    return figure
+
+
+def _marked(section: Section, text: str) -> str:
+    """A label for a plot: a star says that it does not compute in the case's own precision."""
+    native = all(
+        not mark.startswith("precision ")
+        for case in section.cases
+        if text in case.measured
+        for mark in case.measured[text].marks
+    )
+    return text if native else f"{text} *"
+
+
+def _heading(figure: Figure, section: Section, width: float, legend: float) -> None:
+    """Title above, what is constant and what the star means below it, cut to the figure's width."""
+    room = int((width - 0.3) / 0.078)
+    lines = [drawable(title(section), room)]
+    timer = listing(list(dict.fromkeys(case.timer for case in section.rankable)))
+    below = "; ".join(part for part in (constants(section), f"timer {timer}" if timer else "") if part)
+    starred = any(_marked(section, one.label.text) != one.label.text for one in section.standings)
+    if starred:
+        below += ("; " if below else "") + "* not in the case's own precision"
+    if below:
+        lines.append(drawable(below, room))
+    figure.suptitle("\n".join(lines), x=0.1 / width, ha="left", fontsize=10)
+
+
+def _panel(
+    ax: Axes, cases: list[CaseRow], labels: list[str], measure: Measure, styles: dict[str, Style]
+) -> None:
+    for text in labels:
+        points = []
+        for case in cases:
+            one = case.ranked.get(text)
+            if one is None or one.interval is None:
+                continue
+            middle = measure.value(one, one.latency_ms)
+            ends = (measure.value(one, one.interval.low), measure.value(one, one.interval.high))
+            if middle is not None:
+                points.append((case.axis_value, middle, ends[0] or middle, ends[1] or middle))
+        if points:
+            at, middles, lows, highs = zip(*points, strict=True)
+            ax.plot(at, middles, **styles[text].line_options())
+            ax.fill_between(at, lows, highs, color=styles[text].colour, alpha=0.22, linewidth=0)
+
+
+def _ticks_x(ax: Axes, xs: list[float], inches: float) -> None:
+    """Ticks at the real values, thinned where they would overlap on an axis of `inches`.
+
+    The axis is logarithmic where the values span a factor of four. The last value always has its tick.
+    """
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    log = xs[0] > 0 and xs[-1] >= 4 * xs[0]
+    places = [math.log2(x) if log else x for x in xs]
+    if log:
+        ax.set_xscale("log", base=2)
+    reach = (places[-1] - places[0]) or 1.0
+    pad = 0.06 * reach
+    low, high = places[0] - pad, places[-1] + pad
+    if len(xs) == 1:
+        reach = max(abs(places[0]), 1.0) / 2
+        low, high = places[0] - reach, places[0] + reach
+    ax.set_xlim((2**low, 2**high) if log else (low, high))
+    kept: list[int] = []
+    for index in reversed(range(len(xs))):
+        room = 0.078 * (len(whole(xs[index])) + 1) / inches
+        if not kept or (places[kept[-1]] - places[index]) / (high - low) >= room:
+            kept.append(index)
+    ax.xaxis.set_major_locator(FixedLocator([xs[index] for index in kept]))
+    ax.xaxis.set_major_formatter(FixedFormatter([whole(xs[index]) for index in kept]))
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _finish_y(axes: list[Axes], measure: Measure) -> None:
+    """Shared limits from the data, and ticks with plain numbers."""
+    import numpy as np
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+    values = [y for ax in axes for drawn in ax.lines for y in np.asarray(drawn.get_ydata(), float).tolist()]
+    if not values:
+        return
+    low, high = min(values), max(values)
+    ax = axes[0]
+    if measure.log:
+        ax.set_yscale("log")
+        margin = max((high / low) ** 0.06, 1.02)
+        low, high = low / margin, high * margin
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        steps = (1, 2, 5) if math.log10(high / low) < 3.3 else (1,)
+        ticks = [
+            step * 10.0**power for power in decades for step in steps if low <= step * 10.0**power <= high
+        ]
+        if len(ticks) < 3:
+            ticks = [tick for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
+    else:
+        low, high = 0.0, high * 1.06
+        ticks = [tick for tick in MaxNLocator(7).tick_values(low, high) if low <= tick <= high]
+    ax.set_ylim(low, high)
+    for one in axes:
+        one.yaxis.set_major_locator(FixedLocator(ticks))
+        one.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.10g}"))
+        one.yaxis.set_minor_locator(NullLocator())
+
+
+def _bars(section: Section, styles: dict[str, Style]) -> Figure:
+    """Horizontal bars, best on top: the speed-up over the baseline, or wins where there is none."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    total = len(section.cases)
+    standings = [one for one in section.standings if section.baseline is None or one.speedup is not None]
+    labels = [drawable(_marked(section, one.label.text)) for one in standings]
+    lengths = [
+        float(one.wins + one.unopposed) if section.baseline is None else float(one.speedup or 0)
+        for one in standings
+    ]
+    notes = [_bar_note(section, index, total) for index in range(len(section.standings))]
+    notes = [note for note, one in zip(notes, section.standings, strict=True) if one in standings]
+    left = 0.35 + 0.078 * max(len(text) for text in labels)
+    longest = max([*lengths, 1.0]) * 1.02
+    ends = [4.2 * length / longest + 0.072 * len(note) for length, note in zip(lengths, notes, strict=True)]
+    right = 0.2 + max(0.0, *(end - 4.2 for end in ends))
+    width, height = left + 4.2 + right, 1.2 + 0.29 * len(labels)
+    figure = Figure(figsize=(width, height))
+    top = 1 - 0.55 / height
+    ax = figure.add_axes((left / width, 0.52 / height, 4.2 / width, top - 0.52 / height))
+    for place, (one, length) in enumerate(zip(standings, lengths, strict=True)):
+        style = styles[one.label.text]
+        ax.barh(
+            place,
+            length,
+            height=0.68,
+            color=style.colour if style.filled else "white",
+            edgecolor=style.colour,
+            linewidth=1.2,
+            hatch=None if style.filled else "////",
+            alpha=1.0 if one.complete else 0.55,
+        )
+        ax.annotate(
+            notes[place],
+            (length, place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8.5,
+        )
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.set_xlim(0, longest)
+    ax.grid(visible=False, axis="y")
+    ax.tick_params(axis="y", length=0)
+    if section.baseline is None:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_xlabel("cases won")
+    else:
+        ax.axvline(1.0, color="#444444", linewidth=0.9, linestyle=(0, (2, 2)))
+        ax.set_xlabel(drawable(f"speed-up over {section.baseline} (geometric mean)", 70))
+    _heading(figure, section, width, 0.0)
+    return figure
+
+
+def _bar_note(section: Section, index: int, total: int) -> str:
+    one = section.standings[index]
+    if section.baseline is None:
+        return placed(one, total)
+    won = f", {placed(one, total)}" if one.wins + one.unopposed + one.ties else ""
+    over = f" over {one.speedup_cases} of {total}" if one.speedup_cases < total else ""
+    return f"{times(one.speedup)}{over}{won}"

@@ -1,0 +1,160 @@
+"""The report's tables, as models that every output shares: latencies, standings, outcomes."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+from attnsweep.errors import Status
+from attnsweep.report.derive import CaseRow, Derived, Section
+from attnsweep.report.notes import Footnotes
+from attnsweep.report.tables import Cell, Column, Table
+from attnsweep.report.text import digits, times
+from attnsweep.report.words import constants, field_value, half_width, intervals, shown_fields, timers, title
+
+
+def latency_table(section: Section, footnotes: Footnotes) -> Table:
+    """Cases by labels: latency in ms, its interval and speed-up; the fastest bold."""
+    names = shown_fields(section)
+    several = len({case.timer for case in section.cases if case.timer}) > 1
+    labels = [standing.label.text for standing in section.standings]
+    columns = [Column(name, number=name != "case") for name in names]
+    columns += [Column("timer")] if several else []
+    columns += [Column("fastest")] + [Column(text, number=True) for text in labels]
+    rows = []
+    for case in section.cases:
+        row = [Cell(field_value(case, name, section.key.axis)) for name in names]
+        row += [Cell(case.timer)] if several else []
+        row.append(_fastest(case))
+        row += [_latency_cell(case, text, section.baseline, footnotes) for text in labels]
+        rows.append(tuple(row))
+    notes = [
+        "Latency in ms (lower is better), with "
+        + (f"the speed-up over {section.baseline} and " if section.baseline else "")
+        + "the interval's half-width in percent of it; the fastest is bold.",
+        section.baseline_why,
+        timers(section),
+        intervals(section),
+        f"All rows: {constants(section)}." if constants(section) else "",
+        _absent(section),
+    ]
+    return Table(title(section), tuple(note for note in notes if note), tuple(columns), tuple(rows))
+
+
+def _fastest(case: CaseRow) -> Cell:
+    if not case.fastest:
+        return Cell("none", dim=True)
+    return Cell(case.fastest[0]) if len(case.fastest) == 1 else Cell("tie: " + ", ".join(case.fastest))
+
+
+def _latency_cell(case: CaseRow, text: str, baseline: str | None, footnotes: Footnotes) -> Cell:
+    one = case.measured.get(text)
+    if one is None:
+        return Cell("-", dim=True)
+    if one.latency_ms is None:
+        return Cell(str(one.status), dim=True)
+    ratio = case.ratio(text, baseline) if baseline is not None else None
+    note = ", ".join(part for part in (times(ratio) if ratio is not None else "", half_width(one)) if part)
+    return Cell(
+        digits(one.latency_ms),
+        note if one.ranked else "not ranked",
+        footnotes.of(one),
+        best=text in case.fastest,
+        dim=not one.ranked,
+    )
+
+
+def _absent(section: Section) -> str:
+    """A sentence on the labels that are ranked in no case."""
+    ranked = {standing.label.text for standing in section.standings}
+    why: dict[str, Counter[str]] = defaultdict(Counter)
+    for case in section.cases:
+        for text, one in case.measured.items():
+            if text not in ranked:
+                why[text][str(one.status) if one.status is not Status.OK else "implausible"] += 1
+    told = [f"{text} ({', '.join(status for status, _ in seen.most_common())})" for text, seen in why.items()]
+    return f"Ranked in no case: {', '.join(told)}." if told else ""
+
+
+def standings_table(section: Section, short: bool = False) -> Table:
+    """Who won how often and by how much; `short` headings leave the baseline to the line above."""
+    unopposed = any(one.unopposed for one in section.standings)
+    columns = [Column("implementation"), Column("wins", True), Column("ties", True)]
+    columns += [Column("unopposed", True)] if unopposed else []
+    columns += [Column("cases", True)]
+    columns += (
+        [Column("speed-up" if short else f"speed-up over {section.baseline}", True)]
+        if section.baseline
+        else []
+    )
+    columns += [Column("vs best" if short else "time against the fastest", True)]
+    total = len(section.cases)
+    rows = []
+    for place, one in enumerate(section.standings):
+        row = [
+            Cell(one.label.text, best=place == 0 and one.complete),
+            Cell(str(one.wins)),
+            Cell(str(one.ties)),
+        ]
+        row += [Cell(str(one.unopposed))] if unopposed else []
+        row.append(Cell(f"{one.cases} of {total}", dim=not one.complete))
+        row += [Cell(_mean(one.speedup, one.speedup_cases, total))] if section.baseline else []
+        row.append(Cell(_mean(one.slowdown, one.cases, total)))
+        rows.append(tuple(row))
+    notes = [
+        "Geometric means; an implementation without a result in every case says over how many its mean goes, "
+        "and is placed after those that have all."
+    ]
+    if unopposed:
+        notes.append("Unopposed: nothing else is ranked in that case.")
+    return Table(title(section), tuple(notes), tuple(columns), tuple(rows))
+
+
+def _mean(value: float | None, over: int, total: int) -> str:
+    return times(value) + (f" over {over}" if value is not None and over < total else "")
+
+
+def best_table(section: Section) -> Table:
+    """Each case with its fastest implementation and the runner-up, narrow enough for a terminal."""
+    names = shown_fields(section)
+    columns = [Column(name, number=name != "case") for name in names]
+    columns += [Column("fastest"), Column("ms", True)]
+    columns += [Column("speed-up", True)] if section.baseline else []
+    columns += [Column("next"), Column("slower", True)]
+    rows = []
+    for case in section.cases:
+        row = [Cell(field_value(case, name, section.key.axis)) for name in names]
+        ranked = case.ranked
+        if not ranked:
+            rows.append((*row, Cell("none", dim=True), *[Cell("-")] * (len(columns) - len(names) - 1)))
+            continue
+        best = case.fastest[0]
+        row += [Cell(best, best=len(case.fastest) == 1), Cell(digits(ranked[best].latency_ms))]
+        row += [Cell(times(case.ratio(best, section.baseline)))] if section.baseline else []
+        after = next((text for text in ranked if text != best), None)
+        if after is None:
+            row += [Cell("-"), Cell("-")]
+        elif after in case.fastest:
+            others = len(case.fastest) - 2
+            row += [Cell(after + (f" and {others} more" if others else "")), Cell("tie")]
+        else:
+            ratio = case.ratio(best, after)
+            row += [Cell(after), Cell("-" if ratio is None else f"+{digits(100 * (ratio - 1), 2)}%")]
+        rows.append(tuple(row))
+    return Table(title(section), (), tuple(columns), tuple(rows))
+
+
+def status_table(derived: Derived) -> Table:
+    """How many records ended how, by label."""
+    statuses = [status for status in Status if any(row["status"] == status for row in derived.rows)]
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for row, label in zip(derived.rows, derived.labels, strict=True):
+        counts[label.text][row["status"]] += 1
+    columns = [Column("implementation"), *(Column(str(status), True) for status in statuses)]
+    rows = [
+        (Cell(text), *(Cell(str(seen[status]) if seen[status] else "-") for status in statuses))
+        for text, seen in sorted(counts.items())
+    ]
+    total = Counter(row["status"] for row in derived.rows)
+    if len(rows) > 1:
+        rows.append((Cell("all", bold=True), *(Cell(str(total[status]), bold=True) for status in statuses)))
+    return Table("Outcomes", ("Processes by how they ended.",), tuple(columns), tuple(rows))

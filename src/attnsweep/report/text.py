@@ -1,0 +1,101 @@
+"""Numbers as people read them, and text from records made harmless for each place where it is shown."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+
+#: First characters that a spreadsheet takes for a formula.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def visible(value: object, *, keep: str = "") -> str:
+    """`value` as text in which nothing is hidden: control and invisible characters become \\x1b, \\u202e, ...
+
+    Characters in `keep` (newlines of a traceback) stay as they are. None is the empty text.
+    """
+    text = "" if value is None else str(value)
+    return "".join(one if one.isprintable() or one in keep else _code(one) for one in text)
+
+
+def line(value: object) -> str:
+    """`value` as one line: runs of white space become a blank, and nothing is hidden."""
+    return visible(" ".join(("" if value is None else str(value)).split()))
+
+
+def _code(character: str) -> str:
+    number = ord(character)
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def markdown(value: object) -> str:
+    """`value` as one line of literal Markdown, also inside a table: no markup, link or mention survives."""
+    text = html.escape(line(value), quote=False)
+    text = re.sub(r"([\\`*\[\]|~!$])", r"\\\1", text)
+    text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
+    text = re.sub(r"(?i)(https?|ftp)://", r"\1&#58;//", text)
+    text = re.sub(r"(?i)\bwww\.", "www&#46;", text)
+    text = re.sub(r"@(?=\w)|#(?=\d)", lambda match: match[0] + "<!-- -->", text)
+    # At the start of a paragraph these would make a heading, a list or a rule.
+    text = re.sub(r"^([#+-])(?=\s)|^([=-])(?=[=-]+$)", r"\\\g<0>", text)
+    return re.sub(r"^(\d+)([.)])(?=\s)", r"\1\\\2", text)
+
+
+def markdown_code(value: object) -> str:
+    """`value` as a code span of one line that may stand in a table; empty for None."""
+    text = line(value)
+    if not text:
+        return ""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if text[0] == "`" or text[-1] == "`" else ""
+    return f"{fence}{pad}{text}{pad}{fence}".replace("|", "\\|")
+
+
+def csv_text(value: object) -> str:
+    """`value` as a CSV field that no spreadsheet takes for a formula."""
+    text = visible(value, keep="\n\t\r")
+    return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
+
+
+def digits(value: float | None, significant: int = 4) -> str:
+    """A number with so many significant digits and no exponent (0.02680, 1.591, 12345); "-" for None."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    if value == 0:
+        return "0"
+    places = max(0, min(9, significant - 1 - math.floor(math.log10(abs(value)))))
+    return f"{value:.{places}f}"
+
+
+def times(ratio: float | None) -> str:
+    """A ratio as a factor: 14.2x; "-" for None."""
+    return "-" if ratio is None else f"{digits(ratio, 3)}x"
+
+
+def whole(value: float | None) -> str:
+    """A number of an axis without a needless fraction: 4096, 0.5; "-" for None."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return str(int(value)) if value == int(value) else f"{value:g}"
+
+
+def span(values: list[float], unit: str) -> str:
+    """The range of `values` with its unit: 1500 to 1980 MHz, 700 W; empty for none."""
+    if not values:
+        return ""
+    low, high = (f"{round(value, 1):g}" for value in (min(values), max(values)))
+    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun: 1 case, 2 cases."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def listing(parts: list[str]) -> str:
+    """Words joined as in a sentence: a, b and c."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""

@@ -1,0 +1,279 @@
+"""The configuration that attnsweep owns, as dataclasses: a typo or a wrong type is refused by name."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, TypeVar, cast, get_args, get_type_hints
+
+from attnsweep.errors import ConfigError, Status
+
+DEVICES = ("auto", "cpu", "cuda")
+SCALES = ("full", "tiny")
+ISOLATIONS = ("fork", "spawn")
+CACHES = ("cold", "hot")
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+
+T = TypeVar("T")
+
+#: A sweep's name is one component of a path; 100 leaves room for what is appended to it.
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Check:
+    """How outputs are checked: the errors allowed, in errors of the plain formula in the case's own dtype."""
+
+    enabled: bool = True
+    skip_reason: str | None = None
+    forward_factor: float = 2.0
+    backward_factor: float = 3.0
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """A cell's whole deadline in seconds (None: by compile mode); the wait from SIGTERM to SIGKILL."""
+
+    timeout_s: float | None = None
+    grace_s: float = 5.0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When to stop sampling: `target` is the relative half-width of the median's 95 % confidence interval.
+
+    `replicates` is the number of processes a cell; `time_cap_s` the time spent sampling in each; work comes
+    in blocks of `block_ms` after a rest of `rest_ms`; `cache` is the state of the L2 cache before each call.
+    """
+
+    name: str
+    replicates: int
+    target: float
+    time_cap_s: float
+    min_blocks: int = 6
+    min_time_s: float = 0.3
+    min_samples: int = 10
+    max_samples: int = 10_000
+    warmup_s: float = 0.2
+    block_ms: float = 10.0
+    rest_ms: float = 20.0
+    cache: str = "cold"
+
+
+@dataclass(frozen=True)
+class CompileMode:
+    """Eager (`mode` None) or a mode of torch.compile, with its `fullgraph` and `dynamic`."""
+
+    name: str
+    mode: str | None = None
+    fullgraph: bool = True
+    dynamic: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain:
+    """The settings whose YAML is their value."""
+
+    output_dir: str = "outputs"
+    device: str = "auto"
+    seed: int = 0
+    dry_run: bool = False
+    force: bool = False
+    sample: int | None = None
+    scale: str = "full"
+    isolation: str = "fork"
+    check: Check = field(default_factory=Check)
+    pool: PoolSettings = field(default_factory=PoolSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Plain):
+    """How a sweep runs, validated; what it measures is in the combinations.
+
+    `gpus` holds indices and UUIDs, None for all; `shard` is (i, n), the i-th of n parts, i from 1; `sample`
+    is a number of cells; `rerun` holds statuses.
+    """
+
+    name: str
+    gpus: list[int | str] | None = None
+    rerun: tuple[str, ...] = ()
+    shard: tuple[int, int] | None = None
+    study: str | None = None
+
+
+#: What may stand at the top of a configuration beside the groups; `study` is a group.
+SETTINGS: tuple[str, ...] = ("name", *(one.name for one in fields(Plain)), "gpus", "rerun", "shard")
+
+
+def settings(values: Mapping[str, Any], study: str | None, default_name: str) -> Settings:
+    """The settings that the top level of a configuration describes; `default_name` stands in for a null name.
+
+    Raises ConfigError naming the key, and the choices where there are any.
+    """
+    known(values, SETTINGS, "")
+    own = {one.name for one in fields(Plain)}
+    plain = bind(Plain, {key: value for key, value in values.items() if key in own}, "")
+    one_of("device", plain.device, DEVICES)
+    one_of("scale", plain.scale, SCALES)
+    one_of("isolation", plain.isolation, ISOLATIONS)
+    _at_least("", plain, 0, "seed")
+    _at_least("", plain, 1, "sample")
+    _at_least("pool.", plain.pool, 0, "grace_s")
+    _positive("pool.", plain.pool, "timeout_s")
+    _positive("check.", plain.check, "forward_factor", "backward_factor")
+    if not plain.output_dir:
+        raise ConfigError("output_dir must name a folder")
+    return Settings(
+        **{key: getattr(plain, key) for key in own},
+        name=sweep_name(default_name if values.get("name") is None else values["name"]),
+        gpus=_gpus(values.get("gpus")),
+        rerun=_rerun(values.get("rerun")),
+        shard=_shard(values.get("shard")),
+        study=study,
+    )
+
+
+def timing(values: Mapping[str, Any]) -> Timing:
+    """The timing preset that a YAML of conf/timing describes, after the overrides; raises ConfigError."""
+    preset = bind(Timing, values, "timing.")
+    _at_least("timing.", preset, 1, "replicates", "min_blocks", "min_samples", "max_samples")
+    _at_least("timing.", preset, 0, "min_time_s", "warmup_s", "rest_ms")
+    _positive("timing.", preset, "target", "time_cap_s", "block_ms")
+    if preset.target >= 1:
+        raise ConfigError(f"timing.target must be a relative half-width such as 0.01, not {preset.target}")
+    if preset.time_cap_s < preset.min_time_s:
+        raise ConfigError(
+            f"timing.time_cap_s ({preset.time_cap_s}) must be timing.min_time_s ({preset.min_time_s}) or more"
+        )
+    if preset.max_samples < preset.min_samples:
+        raise ConfigError(
+            f"timing.max_samples ({preset.max_samples}) must be timing.min_samples ({preset.min_samples}) or more"
+        )
+    one_of("timing.cache", preset.cache, CACHES)
+    return preset
+
+
+def compile_mode(values: Mapping[str, Any]) -> CompileMode:
+    """The compile mode that a YAML of conf/compile describes, after the overrides; raises ConfigError."""
+    mode = bind(CompileMode, values, "compile.")
+    if mode.mode is not None:
+        one_of("compile.mode", mode.mode, COMPILE_MODES)
+    return mode
+
+
+def sweep_name(name: Any) -> str:
+    """The name, if it can be one folder below output_dir; raises ConfigError else."""
+    text = str(name)
+    if not _NAME.fullmatch(text):
+        raise ConfigError(
+            f"name must be one folder of up to 100 letters, digits, '.', '_' and '-', not starting with '.'; "
+            f"{text!r} is not"
+        )
+    if text.lower() == "report":
+        raise ConfigError("name may not be 'report': attnsweep-report writes into a folder of that name")
+    return text
+
+
+def bind(schema: type[T], values: Any, prefix: str) -> T:
+    """`values` as an instance of the dataclass `schema`; ConfigError names `prefix` and the key at fault."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{prefix.rstrip('.')} must be a mapping of keys, not {values!r}")
+    types = get_type_hints(schema)
+    known(values, types, prefix)
+    inner = {
+        key: bind(types[key], value, f"{prefix}{key}.") for key, value in values.items() if is_dataclass(types[key])
+    }
+    flat = {key: value for key, value in values.items() if key not in inner}
+    try:
+        bound = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), flat))
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{prefix}{error.full_key} must be given") from None
+    except OmegaConfBaseException as error:
+        key = (error.full_key or "").split(".")[0].split("[")[0]
+        raise ConfigError(f"{prefix}{key} must be {_kind(types[key])}, not {flat[key]!r}") from None
+    return replace(cast(Any, bound), **inner)  # type: ignore[no-any-return]
+
+
+def check_key(key: str) -> None:
+    """Raise ConfigError, with the choices, unless the dotted `key` is a setting or one below it."""
+    top, *rest = key.split(".")
+    type_: Any = get_type_hints(Settings)[top]
+    prefix = f"{top}."
+    for part in rest:
+        if not is_dataclass(type_):
+            raise ConfigError(f"there is no key {key}: {prefix.rstrip('.')} is one value")
+        known([part], (one.name for one in fields(type_)), prefix)
+        type_ = get_type_hints(type_)[part]
+        prefix += f"{part}."
+
+
+def known(given: Iterable[str], choices: Iterable[str], prefix: str) -> None:
+    """Raise ConfigError, with the choices, for the first of `given` that is not among them."""
+    names = list(choices)
+    for key in given:
+        if key not in names:
+            raise ConfigError(f"there is no key {prefix}{key}{nearest(key, names)}; the keys are {', '.join(names)}")
+
+
+def one_of(key: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise ConfigError, with the nearest and all choices, unless `value` is one of them."""
+    names = list(choices)
+    if value not in names:
+        raise ConfigError(f"{key} must be one of {', '.join(names)}, not {value!r}{nearest(value, names)}")
+
+
+def nearest(given: Any, choices: Iterable[str]) -> str:
+    """A hint at the nearest of `choices`, such as " (did you mean fa2?)", or an empty string."""
+    close = difflib.get_close_matches(str(given), list(choices), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _kind(type_: Any) -> str:
+    words = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+    arguments = get_args(type_) or (type_,)
+    return " or ".join("null" if one is type(None) else words.get(one, str(one)) for one in arguments)
+
+
+def _at_least(prefix: str, holder: Any, least: float, *keys: str) -> None:
+    for key in keys:
+        value = getattr(holder, key)
+        if value is not None and not value >= least:
+            raise ConfigError(f"{prefix}{key} must be {least} or more, not {value}")
+
+
+def _positive(prefix: str, holder: Any, *keys: str) -> None:
+    for key in keys:
+        value = getattr(holder, key)
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{prefix}{key} must be above 0, not {value}")
+
+
+def _gpus(value: Any) -> list[int | str] | None:
+    if value is None:
+        return None
+    wanted = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not wanted or any(isinstance(one, bool) or not isinstance(one, (int, str)) for one in wanted):
+        raise ConfigError(f"gpus must be null for all, or a list of indices or UUIDs such as [0,1], not {value!r}")
+    return wanted
+
+
+def _rerun(value: Any) -> tuple[str, ...]:
+    wanted = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
+    for one in wanted:
+        one_of("rerun", one, [str(status) for status in Status])
+    return tuple(wanted)
+
+
+def _shard(value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+)/(\d+)", value) if isinstance(value, str) else None
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ConfigError(f"shard must be i/n with i from 1 to n, such as 1/4, not {value!r}")
+    return int(match[1]), int(match[2])

@@ -1,0 +1,194 @@
+"""One slot: a device, its warm zygotes, and the cells that run there one after the other."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from attnsweep import ending, pyenv
+from attnsweep.attempt import Attempt
+from attnsweep.devices import Device, Sensors
+from attnsweep.ending import Ending, Seen
+from attnsweep.errors import Status
+from attnsweep.interpreters import Interpreter
+from attnsweep.interrupt import Stop
+from attnsweep.plan import Cell
+from attnsweep.warm import Start, Zygote
+
+#: How long an unexplained end waits for the sweep's own signal: a scheduler's SIGTERM reaches all at once.
+_SAME_SIGNAL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on a cell and a zygote, in seconds and bytes, and on how many zygotes a slot keeps warm."""
+
+    grace_s: float = 5.0
+    ready_timeout_s: float = 120.0
+    outcome_cap_bytes: int = 64 * 1024 * 1024
+    stuck_s: float = 10.0
+    warm: int = 4
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why no cell can run in an interpreter."""
+
+    status: Status
+    reason: str
+    traceback: str | None
+
+
+@dataclass
+class Shared:
+    """What the slots of one sweep have in common."""
+
+    stop: Stop
+    limits: Limits
+    log_folder: Path
+    run: str
+    cwd: str
+    refused: dict[Interpreter, Refusal] = field(default_factory=dict)
+
+
+class Slot:
+    """A device whose lock is held (`lock` is its descriptor), until `close`.
+
+    `stuck` says, once a process of a cell resisted SIGKILL, that this device is not to be used again.
+    """
+
+    def __init__(self, device: Device, shared: Shared, lock: int) -> None:
+        self.device, self._shared, self._lock = device, shared, lock
+        self._warm: OrderedDict[Interpreter, Zygote] = OrderedDict()
+        self._sensors = Sensors(device.uuid) if device.kind == "cuda" else None
+        self.stuck: str | None = None
+
+    def close(self) -> None:
+        """End all zygotes and give the sensors back."""
+        for zygote in self._warm.values():
+            zygote.hang_up()
+        for interpreter in list(self._warm):
+            self._end(interpreter)
+        if self._sensors is not None:
+            self._sensors.close()
+
+    def run(self, cell: Cell) -> Ending:
+        """Run one cell; one that something outside interrupted gets a second attempt."""
+        limits = self._shared.limits
+        for again in (False, True):
+            zygote = self._zygote(cell.interpreter)
+            if zygote is None:
+                return self._not_run(cell)
+            seen = self._attempt(zygote, cell)
+            if not ending.interrupted(seen):
+                break
+            if self._shared.stop.wait(_SAME_SIGNAL_S):
+                seen.stopped = True
+            if again or self.stuck:
+                break
+        return ending.decide(seen, timeout_s=cell.timeout_s, cap_bytes=limits.outcome_cap_bytes)
+
+    def _attempt(self, zygote: Zygote, cell: Cell) -> Seen:
+        limits = self._shared.limits
+        temporary = tempfile.mkdtemp(prefix="attnsweep-cell-")
+        try:
+            with Attempt(
+                zygote,
+                log_path=self._shared.log_folder / f"{cell.id}.log",
+                timeout_s=cell.timeout_s,
+                grace_s=limits.grace_s,
+                stuck_s=limits.stuck_s,
+                cap_bytes=limits.outcome_cap_bytes,
+                stop=self._shared.stop,
+                sensors=self._sensors,
+            ) as attempt:
+                attempt.run(self._request(cell, temporary))
+                if not attempt.reported or attempt.seen.strays_left:
+                    self._end(cell.interpreter, kill=not attempt.seen.stopped, cell=attempt.group)
+                return attempt.finish()
+        finally:
+            # What cannot be removed (a mount, say) must not cost the sweep: it stays in the temporary folder.
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _request(self, cell: Cell, temporary: str) -> dict[str, Any]:
+        variables: dict[str, str | None] = {
+            **pyenv.restored(cell.interpreter),
+            "CUDA_VISIBLE_DEVICES": self.device.uuid if self.device.kind == "cuda" else "",
+            "TMPDIR": temporary,
+        }
+        return {
+            "id": cell.id,
+            "payload": cell.payload,
+            "seed": int(cell.payload.get("seed", 0)),
+            "env": variables,
+            "cwd": self._shared.cwd,
+        }
+
+    def _zygote(self, interpreter: Interpreter) -> Zygote | None:
+        """The interpreter's warm zygote, started if need be; None when it is refused or the sweep ends."""
+        zygote = self._warm.get(interpreter)
+        if zygote is not None and zygote.alive():
+            self._warm.move_to_end(interpreter)
+            return zygote
+        if zygote is not None:
+            self._end(interpreter)
+        if self._shared.stop.requested or interpreter in self._shared.refused:
+            return None
+        while len(self._warm) >= self._shared.limits.warm:
+            self._end(next(iter(self._warm)))
+        for _ in range(2):
+            started = self._start(interpreter)
+            if isinstance(started, Zygote):
+                return started
+            if self._shared.stop.wait(_SAME_SIGNAL_S):
+                return None
+            self._shared.refused[interpreter] = started
+            # One that died may have been shot from outside; one that said no says it again.
+            if started.status is not Status.CRASHED:
+                return None
+        return None
+
+    def _start(self, interpreter: Interpreter) -> Zygote | Refusal:
+        """A zygote that is ready, or why there is none."""
+        shared, python = self._shared, interpreter.python
+        missing = pyenv.why_missing(python)
+        if missing is not None:
+            return Refusal(Status.MISSING, missing, None)
+        try:
+            zygote = Zygote(interpreter, run=shared.run, log_folder=shared.log_folder, hold=self._lock)
+        except OSError as error:
+            unusable = isinstance(error, PermissionError) or error.errno == errno.ENOEXEC
+            status = Status.MISSING if unusable else Status.ERROR
+            return Refusal(status, f"{python} cannot be started: {error.strerror}", None)
+        self._warm[interpreter] = zygote
+        start = zygote.await_ready(shared.stop, shared.limits.ready_timeout_s)
+        if start is Start.READY:
+            return zygote
+        answer, words = zygote.ready, zygote.last_words() or None
+        self._end(interpreter, kill=start is not Start.REFUSED)
+        if start is Start.REFUSED:
+            install = (
+                f"; install it with: {python} -m pip install {answer['needs']}" if answer.get("needs") else ""
+            )
+            return Refusal(Status.MISSING, f"{python} cannot run cells: {answer['why']}{install}", words)
+        if start is Start.LATE:
+            seconds = shared.limits.ready_timeout_s
+            return Refusal(Status.ERROR, f"{python} was not ready for cells within {seconds:g} s", words)
+        return Refusal(Status.CRASHED, f"its zygote died twice before it was ready ({python})", words)
+
+    def _end(self, interpreter: Interpreter, *, kill: bool = False, cell: int | None = None) -> None:
+        left = self._warm.pop(interpreter).close(kill=kill, cell=cell)
+        if left:
+            processes = ", ".join(str(pid) for pid in left)
+            self.stuck = f"{self.device.name} ({self.device.uuid}): SIGKILL does not end process {processes}"
+
+    def _not_run(self, cell: Cell) -> Ending:
+        refusal = self._shared.refused.get(cell.interpreter)
+        if refusal is None or self._shared.stop.requested:
+            return ending.without_process(None, None, None)
+        return ending.without_process(refusal.status, refusal.reason, refusal.traceback)

@@ -1,0 +1,196 @@
+"""A whole sweep: plan, lock, run, record, and say what came out."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attnsweep import devices, identity, impls, plan, progress, recording
+from attnsweep.errors import FAILURES, AttnsweepError, ConfigError, Status
+
+if TYPE_CHECKING:
+    from attnsweep.compose import Combination
+    from attnsweep.devices import Device
+    from attnsweep.ending import Ending
+    from attnsweep.plan import Cell, Outcome, Plan
+    from attnsweep.schema import Settings
+
+
+def run(settings: Settings, combinations: list[Combination], *, shared: bool = False) -> int:
+    """Run a sweep, or list it where `dry_run` is set, and return the exit code.
+
+    0: every cell has a record, at least one is ok and none is wrong, crashed, timed out or failed to compile;
+    1 otherwise; 128 and a signal's number where that ended it. `shared` is for one job of several that a
+    launcher runs in the same folder at once: they do not refuse each other, and none is refused for what it
+    cannot do. Raises ConfigError before any work for what cannot be meant, and where another sweep holds the
+    folder.
+    """
+    found = devices.find(settings.device, settings.gpus)
+    planned = plan.make(settings, combinations, found, hopeless=shared)
+    out = progress.console()
+    if settings.dry_run:
+        progress.dry_run(out, planned, _missing(planned))
+        return 0
+    try:
+        planned.cells_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the folder {planned.cells_folder} cannot be made: {error.strerror}") from None
+    with held(planned.folder, shared=shared, shard=settings.shard):
+        # Again, now that nobody else adds records
+        planned = plan.reopened(planned, force=settings.force, rerun=settings.rerun)
+        return _run(settings, planned)
+
+
+def _run(settings: Settings, planned: Plan) -> int:
+    from attnsweep import pool
+
+    out = progress.console()
+    outcomes = dict(planned.done)
+    ended_by = None
+    if not planned.open:
+        out.print(f"Nothing to do: all {len(planned.cells)} cells of {planned.folder} have a record.")
+    with progress.Report(out, len(planned.open)) as report:
+
+        def recorded(cell: Cell, outcome: Outcome) -> None:
+            outcomes[cell.id] = outcome
+            report.cell(cell, outcome)
+
+        def finished(cell: Cell, device: Device, ending: Ending) -> None:
+            if ending.status is None:
+                return
+            try:
+                record = recording.write(cell, device, ending, planned.cells_folder)
+            except OSError as error:
+                report.say(f"The record of {cell.id} could not be written: {error}")
+                return
+            recorded(cell, plan.outcome_of(record.values))
+
+        for cell in planned.open:
+            if cell.unsupported is not None:
+                recorded(cell, plan.outcome_of(recording.write_unsupported(cell, planned.cells_folder).values))
+        if planned.to_run:
+            slots = pool.Pool(
+                list(planned.devices),
+                log_folder=planned.cells_folder,
+                grace_s=settings.pool.grace_s,
+                waiting=report.say,
+            )
+            try:
+                ended_by = slots.run(planned.to_run, lambda cell, device: None, finished)
+            except ConfigError:
+                raise
+            except AttnsweepError as error:
+                # Devices that nothing can end a process on: the cells left over stay open, and the exit code says it
+                report.say(str(error))
+    progress.results(out, planned.cells, outcomes)
+    out.print(progress.counts(outcome.status for outcome in outcomes.values()))
+    out.print(f"Records: {planned.cells_folder}", soft_wrap=True)
+    if ended_by is not None:
+        out.print(f"Ended by {ended_by}. What is done is kept; this goes on:")
+        out.print(f"    {go_on(sys.argv, planned.name)}", soft_wrap=True)
+        return 128 + signal.Signals[ended_by].value
+    out.print(f"Report:  {shlex.join(['attnsweep-report', str(planned.folder)])}", soft_wrap=True)
+    return exit_code(planned.cells, outcomes)
+
+
+def exit_code(cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> int:
+    """0 where every cell has a record, at least one is ok and none is a failure of its own doing; else 1."""
+    statuses = [outcomes[cell.id].status for cell in cells if cell.id in outcomes]
+    complete = len(statuses) == len(cells)
+    return 0 if complete and Status.OK in statuses and not FAILURES & set(statuses) else 1
+
+
+def go_on(argv: Sequence[str], name: str) -> str:
+    """The shell line that goes on with this sweep: the one that started it, and its name."""
+    words = ["attnsweep", *argv[1:]]
+    if not any(word.startswith("name=") for word in words):
+        # Overrides stand together, flags before or after them
+        last = max((index for index, word in enumerate(words) if _is_override(words, index)), default=0)
+        words.insert(last + 1, f"name={name}")
+    return shlex.join(words)
+
+
+def _is_override(words: Sequence[str], index: int) -> bool:
+    after_a_folder_flag = index > 0 and words[index - 1] in ("--config-dir", "-cd")
+    return "=" in words[index] and not words[index].startswith("-") and not after_a_folder_flag
+
+
+def _missing(planned: Plan) -> dict[str, str]:
+    """By cell id, what the cells that would run in this interpreter lack; foreign ones are not asked."""
+    known: dict[str, str | None] = {}
+    found = {}
+    for cell in planned.to_run:
+        if not cell.interpreter.own:
+            continue
+        impl = cell.payload["impl"]
+        key = identity.canonical(impl)
+        if key not in known:
+            known[key] = impls.why_missing(impl)
+        why = known[key]
+        if why is not None:
+            found[cell.id] = why
+    return found
+
+
+@contextmanager
+def held(folder: Path, *, shared: bool = False, shard: tuple[int, int] | None = None) -> Iterator[None]:
+    """Hold the folder against a second sweep into it; shards and a launcher's jobs share it.
+
+    Raises ConfigError naming the holder.
+    """
+    lock = _Lock(folder / ".lock", folder, exclusive=not shared and shard is None)
+    try:
+        own = None
+        if shard is not None:
+            own = _Lock(folder / f".lock-{shard[0]}-of-{shard[1]}", folder, exclusive=True)
+        try:
+            yield
+        finally:
+            if own is not None:
+                own.close()
+    finally:
+        lock.close()
+
+
+class _Lock:
+    """A lock on a file, until `close` or this process's death; an exclusive one names its holder in it."""
+
+    def __init__(self, path: Path, folder: Path, *, exclusive: bool) -> None:
+        self.exclusive = exclusive
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self.fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(path)
+            os.close(self.fd)
+            raise ConfigError(
+                f"another sweep is running into {folder}: {holder}; wait for it to end, or give another name="
+            ) from None
+        # Nobody else holds it exclusively, so whatever stands there is of one that died
+        os.ftruncate(self.fd, 0)
+        if exclusive:
+            sign = {"pid": os.getpid(), "host": platform.node(), "command": shlex.join(sys.argv)}
+            os.pwrite(self.fd, json.dumps(sign).encode(), 0)
+
+    def close(self) -> None:
+        """Let go; the file stays, empty."""
+        if self.exclusive:
+            os.ftruncate(self.fd, 0)
+        os.close(self.fd)
+
+
+def _holder(path: Path) -> str:
+    try:
+        sign = json.loads(path.read_bytes())
+        return f"process {sign['pid']} on {sign['host']} ({sign['command']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "a shard of it or a launcher's job"

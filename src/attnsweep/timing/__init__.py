@@ -1,0 +1,1 @@
+"""How a call is timed: timers take blocks of samples, a stopping rule says when there are enough."""

@@ -1,0 +1,45 @@
+"""Order statistics of samples, standard library only."""
+
+from __future__ import annotations
+
+import math
+from typing import Sequence
+
+
+def median(values: Sequence[float]) -> float:
+    """The median of at least one value."""
+    return quantile(values, 0.5)
+
+
+def quantile(values: Sequence[float], fraction: float) -> float:
+    """The quantile by linear interpolation between order statistics (Hyndman and Fan's type 7)."""
+    ordered = sorted(values)
+    position = fraction * (len(ordered) - 1)
+    below = math.floor(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """The narrowest order-statistic interval (low, high) that holds the median with at least this confidence.
+
+    Distribution-free: the number of values below the median is binomial(n, 1/2). None for fewer than six values,
+    from which no such interval exists at 95 %.
+    """
+    ordered = sorted(values)
+    count = len(ordered)
+    cut = _cut(count, confidence)
+    return None if cut is None else (ordered[cut], ordered[count - 1 - cut])
+
+
+def _cut(count: int, confidence: float) -> int | None:
+    """How many values to leave out at each end; None where even leaving out none is not enough."""
+    if count > 1000:  # the normal approximation is exact to a place here, and the sum below overflows a float
+        return math.floor(count / 2 - 0.98 * math.sqrt(count)) - 1
+    tail, cut = 0.0, -1
+    for below in range(count // 2):
+        tail += math.comb(count, below) / 2.0**count
+        if 2 * tail > 1 - confidence:
+            break
+        cut = below
+    return None if cut < 0 else cut

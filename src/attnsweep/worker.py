@@ -1,0 +1,220 @@
+"""One cell, from inputs to outcome: the whole story on one screen.
+
+`run` is what a forked child calls; `python -m attnsweep.worker CELL.json` runs one cell by hand. This is the one
+place that turns exceptions into statuses. Standard library and the framework only, Python 3.9 on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+from attnsweep import check, frameworks, impls, inputs
+from attnsweep.case import Case
+from attnsweep.errors import CellError, CompileError, Incorrect, Missing, Status
+from attnsweep.frameworks import Framework
+from attnsweep.timing import cupti, measure
+
+#: Warm calls at least and at most: CUDA-graph modes warm up, record and only then replay.
+_FEWEST_WARM, _MOST_WARM = 3, 20
+
+
+def run(cell: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Run a resolved cell and return its outcome: status, reason, traceback, stages, window and record columns.
+
+    `emit` is told each stage as it begins. Whatever an implementation raises comes back as a status.
+    """
+    story = _Story(cell, emit)
+    try:
+        story.tell()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the one place that turns exceptions into statuses
+        status, reason = story.status_of(error)
+        if isinstance(error, Incorrect):
+            story.columns.update(error.columns)
+        return story.outcome(status, reason, traceback.format_exc())
+    return story.outcome(Status.OK, None, None)
+
+
+class _Story:
+    """What is known of a cell so far, so that a failure keeps the stages that it came through."""
+
+    def __init__(self, cell: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> None:
+        self.cell, self.emit = cell, emit
+        self.stages: dict[str, float] = {}
+        self.columns: dict[str, Any] = {"python": ".".join(str(part) for part in sys.version_info[:3])}
+        self.flags: set[str] = set()
+        self.window: list[float] | None = None
+        self.compiling = False
+        self.framework: Framework | None = None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Announce a stage and keep its duration, also when it fails."""
+        self.emit({"event": "phase", "phase": name})
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.stages[name] = self.stages.get(name, 0.0) + time.monotonic() - start
+
+    def tell(self) -> None:
+        """The stages of MEASUREMENT: inputs, prepare, check, proof, memory, time."""
+        cell = self.cell
+        case, compile_mode = Case.from_dict(cell["case"]), cell["compile"]
+        with self.stage("import"):
+            fw = self.framework = _framework(cell)
+        # The CUDA context comes up here, in no stage: it is what isolation costs.
+        fw.synchronize()
+        self.columns.update(fw.describe())
+        implementation = impls.build(cell["impl"])
+        with self.stage("inputs"):
+            given = inputs.make(fw, case, cell["seed"], implementation.layout)
+            fw.synchronize()
+        with self.stage("import"):
+            start = time.monotonic()
+            if implementation.module is not None:
+                implementation.library(implementation.module)
+            self.columns["import_s"] = time.monotonic() - start
+        with self.stage("prepare"):
+            call, warm_ms = self._prepare(fw, case, implementation, given, compile_mode)
+        with self.stage("check"):
+            self._check(fw, case, given, call)
+        with self.stage("proof"):
+            self._prove(fw, case, implementation, call)
+        with self.stage("memory"):
+            self._weigh(fw, given, call)
+        with self.stage("timing"):
+            begin = time.monotonic()
+            columns = measure.latency(fw, call, time, cell["timing"], warm_ms)
+            self.flags |= set(columns.pop("flags"))
+            self.columns.update(columns)
+            self.window = [begin, time.monotonic()]
+
+    def _prepare(
+        self,
+        fw: Framework,
+        case: Case,
+        implementation: impls.Attention,
+        given: inputs.Inputs,
+        mode: dict[str, Any],
+    ) -> tuple[Callable[[], Any], float]:
+        """The call to measure, after its first run and until nothing compiles any more; and a warm call's ms."""
+        start = time.monotonic()
+        function = implementation.prepare(case, "cuda" if fw.on_gpu else "cpu")
+        fw.synchronize()
+        self.columns["plan_s"] = time.monotonic() - start
+        compiled = fw.compile(function, mode, tag=json.dumps(self.cell["impl"], sort_keys=True))
+        call = fw.differentiate(compiled, given.arguments, given.cotangent, case.direction)
+        self.compiling = mode["mode"] is not None
+        self.columns["first_call_s"] = _timed(fw, call)
+        warm: list[float] = []
+        before = fw.compilations()
+        while len(warm) < _MOST_WARM:
+            warm.append(_timed(fw, call))
+            after = fw.compilations()
+            if len(warm) >= _FEWEST_WARM and after == before:
+                break
+            before = after
+        else:
+            raise CompileError(f"something was still being compiled after {_MOST_WARM} calls")
+        if self.compiling:
+            self.columns["compile_s"] = max(0.0, self.columns["first_call_s"] - warm[-1])
+            self.columns["compile_cache"] = fw.compile_cache()
+        self.compiling = False
+        fw.forbid_compilation()
+        return call, min(warm) * 1e3
+
+    def _check(self, fw: Framework, case: Case, given: inputs.Inputs, call: Callable[[], Any]) -> None:
+        options = self.cell["check"]
+        self.columns["precision_class"] = "native"
+        if options["enabled"]:
+            self.columns.update(check.verify(fw, case, given, call, options))
+        else:
+            self.columns["check"] = "skipped: check.enabled=false"
+        fw.free_memory()
+
+    def _prove(self, fw: Framework, case: Case, implementation: impls.Attention, call: Callable[[], Any]) -> None:
+        """Which kernels ran; `fallback` where a declared one is not among them, `unproven` where none can be seen."""
+        if not fw.on_gpu:
+            return
+        ran = cupti.kernel_names(call, fw.synchronize)
+        if not ran:
+            self.flags.add("unproven")
+            return
+        self.columns["kernel_names"] = list(dict.fromkeys(ran))
+        for direction in ("fwd", "bwd"):
+            patterns = implementation.kernels.get(direction)
+            if (
+                patterns
+                and direction in case.direction
+                and not any(re.search(pattern, name) for pattern in patterns for name in ran)
+            ):
+                self.flags.add("fallback")
+
+    def _weigh(self, fw: Framework, given: inputs.Inputs, call: Callable[[], Any]) -> None:
+        output_bytes = fw.nbytes(call())
+        self.columns["output_bytes"] = output_bytes
+        peak = fw.peak_memory(call)
+        if peak is not None:
+            self.columns["peak_memory_bytes"] = peak
+            self.columns["workspace_bytes"] = max(0, peak - output_bytes - fw.nbytes(given.all))
+
+    def status_of(self, error: BaseException) -> tuple[Status, str]:
+        """The status that an exception means, and its reason in a line."""
+        text = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, CellError):
+            return error.status, text
+        if isinstance(error, MemoryError):
+            return Status.OOM, f"out of host memory: {text}"
+        known = self.framework.status_of(error) if self.framework is not None else None
+        if known is not None:
+            return known
+        if self.compiling:
+            return Status.COMPILE_ERROR, f"{type(error).__name__}: {text[:500]}"
+        return Status.ERROR, f"{type(error).__name__}: {text[:500]}"
+
+    def outcome(self, status: Status, reason: str | None, trace: str | None) -> dict[str, Any]:
+        """What goes back over the pipe."""
+        return {
+            "status": status.value,
+            "reason": reason,
+            "traceback": trace,
+            "stages": self.stages,
+            "window": self.window,
+            "columns": {**self.columns, "flags": sorted(self.flags)},
+        }
+
+
+def _framework(cell: dict[str, Any]) -> Framework:
+    name = impls.framework(cell["impl"])
+    try:
+        return frameworks.load(name, cell["device"])
+    except ImportError as error:
+        raise Missing(f"{name} cannot be imported ({error}); install it with: pip install {name}") from error
+
+
+def _timed(fw: Framework, call: Callable[[], Any]) -> float:
+    """Seconds of one call with synchronisation."""
+    fw.synchronize()
+    start = time.monotonic()
+    call()
+    fw.synchronize()
+    return time.monotonic() - start
+
+
+def main() -> None:
+    """`python -m attnsweep.worker CELL.json`: run one cell in this process and print its outcome as JSON."""
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python -m attnsweep.worker CELL.json (the `config` column of a record)")
+    outcome = run(json.loads(Path(sys.argv[1]).read_text()), lambda event: print(json.dumps(event), file=sys.stderr))
+    print(json.dumps(outcome, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""From YAML to an implementation: binding, what is supported and why not, and the general adapter."""
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import yaml
+
+from attnsweep import impls
+from attnsweep.case import Case
+from attnsweep.devices import Device
+from attnsweep.errors import ConfigError, Missing
+
+CONF = sorted((Path(__file__).parents[2] / "conf/impl").glob("*.yaml"))
+CPU = Device(kind="cpu", uuid="cpu", name="test")
+H200 = Device(kind="cuda", uuid="GPU-0", name="NVIDIA H200", compute_capability=9.0)
+V100 = Device(kind="cuda", uuid="GPU-0", name="Tesla V100", compute_capability=7.0)
+EAGER, DEFAULT = {"name": "eager", "mode": None}, {"name": "default", "mode": "default"}
+
+
+def case(**fields):
+    """A case of 128 tokens that everything in conf/impl takes on an H200 when compiled."""
+    sizes = {
+        "batch_size": 1,
+        "q_len": 128,
+        "kv_len": 128,
+        "num_heads": 4,
+        "num_kv_heads": 4,
+        "head_dim": 64,
+        "head_dim_v": 64,
+    }
+    return Case(**{**sizes, "causal": True, "dtype": "bf16", **fields})
+
+
+def load(name):
+    """A YAML of conf/impl."""
+    return yaml.safe_load((Path(__file__).parents[2] / f"conf/impl/{name}.yaml").read_text())
+
+
+@pytest.mark.parametrize("path", CONF, ids=lambda path: path.stem)
+def test_every_yaml_binds_and_takes_a_plain_case_on_an_h200(path):
+    """The folder is the test's parameter list; the file's name is the implementation's."""
+    impl = yaml.safe_load(path.read_text())
+    impls.bind(impl)
+    assert impl["name"] == path.stem
+    assert impls.framework(impl) == "torch"
+    assert impls.why_unsupported(impl, case(), H200, DEFAULT) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"backnd": "flash"}, "no such key: backnd; the keys are backend"),
+        ({"backend": "flsh"}, "backend must be one of flash, cudnn, efficient, math or null"),
+        ({"layout": "sbhd"}, "layout must be one of bshd, bhsd"),
+        ({"supports": {"dtype": ["bf16"]}}, "supports has no key dtype; the keys are devices, dtypes"),
+        ({"isolation": "none"}, "isolation must be fork or spawn"),
+        ({"env": {"pyton": "x"}}, "env has no key pyton"),
+        ({"kernels": {"forward": []}}, "kernels has no key forward"),
+        ({"framework": "tensorflow"}, "framework must be one of torch"),
+        ({"_target_": "attnsweep.impls.sdpa.Sdpa"}, "cannot be imported"),
+        ({"_target_": "attnsweep.case.Case"}, "not a subclass"),
+        ({"_target_": None}, "_target_ must be package.module.Class"),
+    ],
+)
+def test_a_mistake_in_a_yaml_is_one_sentence_with_the_choices(change, sentence):
+    """The implementation's name and the key are in it."""
+    impl = {**load("sdpa_flash"), **change}
+    ask = impls.framework if "framework" in change else impls.bind
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        ask(impl)
+    assert "sdpa_flash" in str(caught.value)
+
+
+def test_a_required_keyword_is_asked_for():
+    """A YAML that lacks one is refused before any process starts."""
+    with pytest.raises(ConfigError, match="flag must be given"):
+        impls.bind({"name": "x", "_target_": "fake_impls.NeedsFlag"})
+    impls.bind({"name": "x", "_target_": "fake_impls.NeedsFlag", "flag": 1, "block_q": 32})
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "device", "compile_mode", "reason"),
+    [
+        ("fa2", {"dtype": "fp32"}, H200, EAGER, "dtype fp32 is not among fp16, bf16"),
+        ("fa2", {"head_dim": 512, "head_dim_v": 512}, H200, EAGER, "head_dim 512 is above 256"),
+        ("fa2", {"head_dim_v": 128}, H200, EAGER, "head_dim_v unlike head_dim is not supported"),
+        ("fa2", {}, CPU, EAGER, "device cpu is not among cuda"),
+        ("fa2", {}, V100, EAGER, "compute capability 7.0 is below 8.0"),
+        ("fa2", {"bias": "dense"}, H200, EAGER, "passes no bias"),
+        ("flex", {}, H200, EAGER, "kernel exists only compiled"),
+        ("flex", {"direction": "bwd"}, CPU, DEFAULT, "on a CPU has no backward"),
+        ("sdpa_efficient", {"num_kv_heads": 2}, H200, EAGER, "grouped-query attention is not supported"),
+        ("sdpa_flash", {"q_len": 64}, H200, EAGER, "aligned top-left"),
+        ("sdpa_flash", {"window": (8, 0)}, H200, EAGER, "takes no mask"),
+        ("xformers", {"window": (8, 0)}, H200, EAGER, "a window is not supported"),
+    ],
+)
+def test_what_is_unsupported_says_why(name, fields, device, compile_mode, reason):
+    """In words, without importing the library."""
+    assert reason in impls.why_unsupported(load(name), case(**fields), device, compile_mode)
+
+
+def test_one_query_at_the_end_of_a_cache_is_not_masked():
+    """Decode is causal by name only: what refuses masks still takes it."""
+    decode = case(q_len=1, kv_len=4096)
+    assert impls.why_unsupported(load("sdpa_flash"), decode, H200, EAGER) is None
+
+
+def test_nothing_of_a_library_is_imported_in_the_parent(monkeypatch):
+    """Binding and asking what is supported touch neither torch nor the library."""
+    monkeypatch.setitem(sys.modules, "flash_attn", None)
+    assert impls.why_unsupported(load("fa2"), case(), H200, EAGER) is None
+
+
+def test_a_missing_library_says_how_to_get_it():
+    """In the plan, by looking; in the worker, by importing."""
+    impl = {**load("fa2"), "function": "no_such_package.attend"}
+    assert impls.why_missing(impl).endswith("install it with: pip install flash-attn")
+    with pytest.raises(Missing, match="pip install flash-attn"):
+        impls.build(impl).prepare(case(), "cpu")
+    assert impls.why_missing(load("naive")) is None
+
+
+def test_the_general_adapter_calls_as_the_yaml_says(monkeypatch):
+    """q, k, v positional; fields and properties of the case by the library's keywords; null left out; output picked."""
+    calls = []
+
+    def attend(*args, **keywords):
+        calls.append((args, keywords))
+        return "out", "lse"
+
+    monkeypatch.setitem(sys.modules, "fake_library", types.SimpleNamespace(attend=attend))
+    impl = {
+        "name": "fake",
+        "_target_": "attnsweep.impls.FunctionAttention",
+        "function": "fake_library.attend",
+        "arguments": {"is_causal": "causal", "sm_scale": "scale", "window_size": "window", "mask": "bias"},
+        "constants": {"deterministic": True},
+        "output": 0,
+    }
+    assert impls.build(impl).prepare(case(), "cpu")("q", "k", "v") == "out"
+    assert calls == [(("q", "k", "v"), {"is_causal": True, "sm_scale": 0.125, "deterministic": True})]
+    windowed = impls.build(impl).prepare(case(window=(8, 0), bias="dense"), "cpu")
+    windowed("q", "k", "v", "bias")
+    assert calls[1][1]["window_size"] == (8, 0)
+    assert calls[1][1]["mask"] == "bias"
+
+
+def test_a_field_that_no_case_has_is_refused():
+    """The fields are listed."""
+    impl = {**load("fa2"), "arguments": {"causal": "is_causal"}}
+    with pytest.raises(ConfigError, match=r"arguments\.causal is 'is_causal'.*the fields are batch_size"):
+        impls.bind(impl)
+
+
+def test_a_mask_that_the_yaml_does_not_pass_is_unsupported():
+    """Silence would time another problem."""
+    impl = {**load("fa2"), "arguments": {}}
+    assert "passes no causal mask" in impls.why_unsupported(impl, case(), H200, EAGER)

@@ -1,0 +1,235 @@
+"""Ranking: ties, baselines, timers, standings, and what is never compared."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from report_records import decode, prefill, values
+
+from attnsweep.errors import ConfigError, Status
+from attnsweep.report.derive import Derived, Section, derive, geometric_mean
+from attnsweep.report.words import verdict
+
+SMALL, LARGE = prefill(1, 2048), prefill(1, 4096)
+
+
+def row(impl: str, latency_ms: float, point: Any = SMALL, **columns: Any) -> dict[str, Any]:
+    return values(point, impl, latency_ms=latency_ms, **{"timer": "events", "width": 0.01, **columns})
+
+
+def failed(impl: str, status: Status = Status.OOM, point: Any = SMALL, **columns: Any) -> dict[str, Any]:
+    return values(point, impl, status=status, **columns)
+
+
+def only(rows: list[dict[str, Any]], **options: Any) -> Section:
+    sections = derive(rows, **options).sections
+    assert len(sections) == 1
+    return sections[0]
+
+
+def standing(section: Section, text: str) -> Any:
+    return next(one for one in section.standings if one.label.text == text)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"device_name": "NVIDIA H100"},
+        {"power_limit_w": 500.0, "hostname": "node-2"},
+        {"sm_count": 114, "hostname": "node-2"},
+        {"scenario": "flux"},
+        {"direction": "bwd"},
+        {"dtype": "fp16"},
+        {"cache": "hot"},
+        {"axis": "batch_size"},
+    ],
+)
+def test_nothing_is_compared_across_what_a_table_holds_constant(columns: dict[str, Any]) -> None:
+    """A different device, scenario, direction, dtype, cache or axis is a table of its own."""
+    sections = derive([row("fa2", 1.0), row("naive", 2.0, **columns)]).sections
+    assert [sorted(section.labels) for section in sections] in ([["fa2"], ["naive"]], [["naive"], ["fa2"]])
+
+
+def test_the_lowest_latency_wins_where_no_interval_reaches_it() -> None:
+    """2 % apart with intervals of 0.5 % is a win."""
+    section = only([row("fa2", 1.0, width=0.005), row("flex", 1.02, width=0.005)])
+    assert section.cases[0].fastest == ("fa2",)
+    assert standing(section, "fa2").wins == 1
+
+
+def test_overlapping_intervals_are_a_tie_and_not_a_win() -> None:
+    """The verdict does not name a winner that the data do not show."""
+    section = only([row("fa2", 1.0), row("flex", 1.005), row("naive", 9.0)])
+    assert section.cases[0].fastest == ("fa2", "flex")
+    assert (standing(section, "fa2").wins, standing(section, "fa2").ties) == (0, 1)
+    assert standing(section, "naive").ties == 0
+    assert verdict(section) == "1 of 1 case is a tie (intervals overlap) among fa2 and flex."
+
+
+def test_intervals_that_touch_are_a_tie() -> None:
+    """The border belongs to both."""
+    rows = [row("fa2", 1.0, latency_ci_high_ms=1.5), row("flex", 2.0, latency_ci_low_ms=1.5)]
+    assert only(rows).cases[0].fastest == ("fa2", "flex")
+
+
+def test_the_implausible_neither_wins_nor_counts() -> None:
+    """A time that cannot be is no best time and no baseline."""
+    section = only([row("fa2", 0.001, flags=["implausible"]), row("flex", 1.0), row("naive", 2.0)])
+    assert section.cases[0].fastest == ("flex",)
+    assert "fa2" not in [one.label.text for one in section.standings]
+
+
+def test_naive_is_the_baseline_where_it_is_ok_in_every_case() -> None:
+    """Although something is slower."""
+    rows = [row(impl, ms, at) for at in (SMALL, LARGE) for impl, ms in (("fa2", 1.0), ("naive", 4.0), ("math", 9.0))]
+    section = only(rows)
+    assert (section.baseline, section.baseline_why) == ("naive", "Baseline: naive.")
+    assert standing(section, "fa2").speedup == pytest.approx(4.0)
+
+
+def test_else_the_slowest_that_is_ok_in_every_case() -> None:
+    """naive ran out of memory once; math, slower, failed too; of the rest xformers is the slowest."""
+    rows = [row("naive", 5.0), failed("naive", point=LARGE), row("math", 9.0), failed("math", point=LARGE)]
+    rows += [row(impl, ms, at) for at in (SMALL, LARGE) for impl, ms in (("fa2", 1.0), ("xformers", 2.0))]
+    section = only(rows)
+    assert section.baseline == "xformers"
+    assert section.baseline_why == "Baseline: xformers, the slowest that is ok in every case."
+
+
+def test_without_a_common_baseline_there_are_no_speed_ups() -> None:
+    """Nothing is ok in both cases: that is said, and no ratio is made up."""
+    section = only([row("fa2", 1.0), row("naive", 2.0, LARGE)])
+    assert section.baseline is None
+    assert "no implementation is ok in every case" in section.baseline_why
+    assert standing(section, "fa2").speedup is None
+
+
+def test_a_case_that_nothing_can_do_does_not_take_the_baseline_away() -> None:
+    """Where everything fails there is nothing to divide by; the other cases keep their speed-ups."""
+    section = only([row("fa2", 1.0), row("naive", 2.0), failed("fa2", point=LARGE), failed("naive", point=LARGE)])
+    assert section.baseline == "naive"
+    assert "1 case has no result at all" in verdict(section)
+
+
+def test_the_chosen_baseline_may_be_a_label_or_an_implementation() -> None:
+    """An implementation means its plain form where there is one."""
+    rows = [row("fa2", 1.0), row("fa2", 0.9, compile="default"), row("fa2", 0.8, variant="x=1"), row("naive", 2.0)]
+    assert only(rows, baseline="fa2").baseline == "fa2"
+    assert only(rows, baseline="fa2 (default)").baseline == "fa2 (default)"
+    assert only(rows[1:], baseline="fa2").baseline == "fa2 (default)"
+
+
+def test_a_wrong_baseline_is_refused_with_the_choices() -> None:
+    """One sentence that names every label."""
+    with pytest.raises(ConfigError, match="no label is called 'fa9', choose one of fa2, naive"):
+        derive([row("fa2", 1.0), row("naive", 2.0)], baseline="fa9")
+
+
+def test_a_chosen_baseline_that_failed_in_some_cases_says_so() -> None:
+    """Speed-ups exist where it has a time, and the mean says over how many cases it goes."""
+    section = only(
+        [row("fa2", 1.0), row("fa2", 1.0, LARGE), row("naive", 2.0), failed("naive", point=LARGE)], baseline="naive"
+    )
+    assert "ranked in 1 of 2 cases" in section.baseline_why
+    assert (standing(section, "fa2").speedup, standing(section, "fa2").speedup_cases) == (2.0, 1)
+
+
+def test_means_are_geometric() -> None:
+    """Speed-ups of 2 and 8 are 4 in the mean."""
+    rows = [row("fa2", 1.0), row("naive", 2.0), row("fa2", 1.0, LARGE), row("naive", 8.0, LARGE)]
+    section = only(rows)
+    assert standing(section, "fa2").speedup == pytest.approx(4.0)
+    assert standing(section, "naive").slowdown == pytest.approx(4.0)
+    assert geometric_mean([]) == math.inf
+
+
+def test_the_incomplete_are_placed_after_the_complete() -> None:
+    """A mean over an easy half does not beat a mean over everything."""
+    section = only([row("fa2", 1.0), row("fa2", 1.0, LARGE), row("flex", 0.5), failed("flex", point=LARGE)])
+    assert [one.label.text for one in section.standings] == ["fa2", "flex"]
+    assert (standing(section, "flex").complete, standing(section, "flex").cases) == (False, 1)
+
+
+def test_a_case_is_ranked_on_its_primary_timer_where_all_have_it() -> None:
+    """Different cases may have different timers; each names its own."""
+    section = only(
+        [
+            row("fa2", 1.0),
+            row("naive", 2.0),
+            row("fa2", 1.0, LARGE, timer="graph"),
+            row("naive", 2.0, LARGE, timer="graph"),
+        ]
+    )
+    assert [case.timer for case in section.cases] == ["events", "graph"]
+
+
+def test_else_on_the_kernels_time_where_all_have_that() -> None:
+    """One was not capturable: both are compared by what their kernels took."""
+    section = only([row("fa2", 1.0, timer="graph", kernel_ms=0.9), row("jax", 2.0, kernel_ms=0.6)])
+    assert section.cases[0].timer == "kernel"
+    assert section.cases[0].fastest == ("jax",)
+    assert section.cases[0].measured["fa2"].latency_ms == 0.9
+
+
+def test_else_in_a_table_for_each_timer() -> None:
+    """No common measure, no comparison; failures stand in both tables."""
+    rows = [row("fa2", 1.0, timer="graph", kernel_ms=None), row("jax", 2.0, kernel_ms=0.6), failed("naive")]
+    sections = derive(rows).sections
+    assert [section.key.timer for section in sections] == ["events", "graph"]
+    assert [sorted(section.labels) for section in sections] == [["jax", "naive"], ["fa2", "naive"]]
+
+
+def versions(rows: list[dict[str, Any]], which: str) -> Derived:
+    return derive(rows, versions=which)
+
+
+def test_old_versions_are_left_out_unless_all_are_asked_for() -> None:
+    """The newest by default, each as a label of its own with --versions all."""
+    rows = [row("fa2", 1.0, impl_version="2.9"), row("fa2", 2.0, impl_version="2.8.3")]
+    newest = versions(rows, "newest")
+    assert newest.sections[0].cases[0].measured["fa2"].latency_ms == 1.0
+    assert newest.older == 1
+    assert sorted(versions(rows, "all").sections[0].labels) == ["fa2 @2.8.3", "fa2 @2.9"]
+
+
+def test_rows_stand_in_the_order_of_the_axis_and_then_of_the_batch() -> None:
+    """As numbers: 4096 comes before 16384."""
+    points = [prefill(4, 16384), prefill(1, 16384), prefill(1, 4096), prefill(4, 4096)]
+    section = only([row("fa2", 1.0, point) for point in points])
+    assert [(case.axis_value, case.fields["batch_size"]) for case in section.cases] == [
+        (4096, 1), (4096, 4), (16384, 1), (16384, 4),
+    ]  # fmt: skip
+
+
+def test_the_only_one_with_a_result_is_said_to_be_that() -> None:
+    """One implementation wins against nobody."""
+    section = only([row("fa2", 1.0), failed("naive")])
+    assert verdict(section) == "fa2 alone has a result (1 of 1 case)."
+    assert (standing(section, "fa2").wins, standing(section, "fa2").unopposed) == (0, 1)
+
+
+def test_failures_alone_make_a_table_without_a_winner() -> None:
+    """All statuses but ok: nothing is ranked, and the verdict says so."""
+    section = only([failed("fa2", status, decode(1, 2048)) for status in Status if status is not Status.OK])
+    assert section.standings == ()
+    assert verdict(section) == "Nothing is ranked in 1 case: see the failures."
+
+
+def test_the_verdict_names_winner_speed_baseline_and_marks() -> None:
+    """All in one sentence or two; a fall-back is not hidden behind a win."""
+    section = only([row("fa2", 1.0, flags=["fallback"]), row("flex", 1.5), row("naive", 3.0)])
+    assert verdict(section) == (
+        "fa2 is fastest in 1 of 1 case, 3.00x the speed of naive (geometric mean). "
+        "Next is flex, which takes 1.50x its time. Marks on fa2: fallback."
+    )
+
+
+def test_nothing_fails_on_missing_values() -> None:
+    """Every column that may be null is null, and the rows are still ranked."""
+    kept = {"status", "latency_ms"}
+    rows = [{name: value if name in kept else None for name, value in row("fa2", 1.0).items()}, row("naive", 2.0)]
+    derived = derive(rows)
+    assert sum(len(section.cases) for section in derived.sections) == 2
+    assert all(verdict(section) for section in derived.sections)

@@ -1,0 +1,189 @@
+"""Reference and check: the formula and its gradients are right, and what is wrong is refused."""
+
+import pytest
+import torch
+
+from attnsweep import check, inputs, reference
+from attnsweep.case import Case
+from attnsweep.errors import Incorrect
+from attnsweep.frameworks.torch import Torch
+from numpy_framework import Numpy
+
+CPU = {"kind": "cpu", "uuid": "cpu", "name": "test"}
+OPTIONS = {"enabled": True, "forward_factor": 2.0, "backward_factor": 3.0}
+MASKS = {
+    "none": {},
+    "causal": {"causal": True},
+    "window": {"window": (2, 1)},
+    "left": {"window": (3, -1)},
+    "causal_window": {"causal": True, "window": (2, 5)},
+    "bias": {"bias": "dense", "causal": True},
+}
+
+
+def case(**fields):
+    """A small case with all sizes different and grouped heads."""
+    sizes = {
+        "batch_size": 2,
+        "q_len": 5,
+        "kv_len": 9,
+        "num_heads": 6,
+        "num_kv_heads": 2,
+        "head_dim": 8,
+        "head_dim_v": 4,
+    }
+    return Case(**{**sizes, "dtype": "fp32", **fields})
+
+
+def by_autograd(problem, given):
+    """The plain formula in fp64 with an explicit mask, gradients by autograd; layout bhsd."""
+    q, k, v, g = (x.transpose(1, 2).double() for x in (given.q, given.k, given.v, given.cotangent))
+    leaves = [x.detach().requires_grad_(True) for x in (q, k, v)]
+    with torch.enable_grad():
+        q, k, v = leaves
+        k, v = (x.repeat_interleave(problem.group_size, dim=1) for x in (k, v))
+        scores = q @ k.transpose(-1, -2) * problem.scale
+        if given.bias is not None:
+            scores = scores + given.bias.double()
+        seen = torch.tensor([[problem.visible(i, j) for j in range(problem.kv_len)] for i in range(problem.q_len)])
+        out = torch.softmax(scores.masked_fill(~seen, float("-inf")), dim=-1) @ v
+        return (out, *torch.autograd.grad(out, leaves, g))
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_results_equal_autograd_on_the_plain_formula(mask):
+    """Output and all three gradients, with grouped heads, q_len unlike kv_len and head_dim_v unlike head_dim."""
+    problem, framework = case(direction="fwd_bwd", **MASKS[mask]), Torch(CPU)
+    given = inputs.make(framework, problem, 0)
+    for ours, expected in zip(
+        reference.compute(framework, problem, given, "fp64"), by_autograd(problem, given), strict=True
+    ):
+        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("limit", [1, 50, 10**6])
+def test_chunks_do_not_change_the_result(monkeypatch, limit):
+    """One row and one head at a time gives what all at once gives."""
+    problem, framework = case(direction="fwd_bwd", causal=True), Torch(CPU)
+    given = inputs.make(framework, problem, 0)
+    monkeypatch.setattr(reference, "_CHUNK_CPU", limit)
+    for ours, expected in zip(
+        reference.compute(framework, problem, given, "fp64"), by_autograd(problem, given), strict=True
+    ):
+        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_the_reference_knows_no_framework():
+    """numpy and torch compute the same reference from the same inputs."""
+    problem = case(direction="fwd_bwd", causal=True)
+    ours = reference.compute(Torch(CPU), problem, inputs.make(Torch(CPU), problem, 3), "fp64")
+    theirs = reference.compute(Numpy(), problem, inputs.make(Numpy(), problem, 3), "fp64")
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, torch.from_numpy(other), rtol=1e-10, atol=1e-10)
+
+
+def verify(problem, produce):
+    """Run the check on produce(given) for a bf16-like problem in torch."""
+    framework = Torch(CPU)
+    given = inputs.make(framework, problem, 0, "bhsd")
+    return check.verify(framework, problem, given, lambda: produce(given), OPTIONS)
+
+
+def plain(problem, given):
+    """The right answer in the case's dtype."""
+    return reference.compute(Torch(CPU), problem, given, problem.dtype)
+
+
+PROBLEM = {
+    "batch_size": 2,
+    "q_len": 40,
+    "kv_len": 48,
+    "num_heads": 6,
+    "num_kv_heads": 2,
+    "head_dim": 16,
+    "head_dim_v": 16,
+}
+
+
+def test_the_plain_formula_passes_with_an_error_ratio_of_one():
+    """The yardstick measures itself as one."""
+    problem = Case(**PROBLEM, causal=True, dtype="bf16", direction="fwd_bwd")
+    columns = verify(problem, lambda given: plain(problem, given))
+    assert columns["check"] == "passed"
+    assert columns["err_ratio"] == pytest.approx(1.0)
+    assert columns["cosine"] > 0.999
+
+
+def sdpa_top_left(given, problem):
+    """PyTorch's is_causal, aligned top-left: the classic mistake where q_len is not kv_len."""
+    return (
+        torch.nn.functional.scaled_dot_product_attention(
+            given.q, given.k, given.v, is_causal=True, enable_gqa=True, scale=problem.scale
+        ),
+    )
+
+
+def swapped_heads(problem, given):
+    return (plain(problem, given)[0].flip(1),)
+
+
+def one_element_off(problem, given):
+    out = plain(problem, given)[0].clone()
+    out[1, 3, 7, 2] += 0.5
+    return (out,)
+
+
+def nan_element(problem, given):
+    out = plain(problem, given)[0].clone()
+    out[0, 0, 0, 0] = float("nan")
+    return (out,)
+
+
+def transposed(problem, given):
+    return (plain(problem, given)[0].transpose(1, 2),)
+
+
+def other_dtype(problem, given):
+    return (plain(problem, given)[0].float(),)
+
+
+def zeros(problem, given):
+    return (torch.zeros_like(plain(problem, given)[0]),)
+
+
+def never_written(problem, given):
+    """An output left as the allocator found it: what poisoned memory is for."""
+    return (torch.full_like(plain(problem, given)[0], float("nan")),)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "sentence"),
+    [
+        (lambda p, g: sdpa_top_left(g, p), "differs from the reference"),
+        (swapped_heads, "differs from the reference"),
+        (one_element_off, "differs from the reference"),
+        (zeros, "differs from the reference"),
+        (nan_element, "not finite"),
+        (never_written, "not finite"),
+        (transposed, "shape"),
+        (other_dtype, "fp32, not bf16"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_its_numbers(mistake, sentence):
+    """Wrong mask, heads, layout, dtype, one element, NaN: each is Incorrect, and says check failed."""
+    problem = Case(**PROBLEM, causal=True, dtype="bf16")
+    with pytest.raises(Incorrect, match=sentence) as caught:
+        verify(problem, lambda given: mistake(problem, given))
+    assert caught.value.columns["check"] == "failed"
+
+
+def test_a_wrong_gradient_is_refused_though_the_output_is_right():
+    """Each result is held to the rule by itself."""
+    problem = Case(**PROBLEM, dtype="bf16", direction="fwd_bwd")
+
+    def halved(given):
+        out, dq, dk, dv = plain(problem, given)
+        return out, dq, dk * 0.5, dv
+
+    with pytest.raises(Incorrect, match="dk differs"):
+        verify(problem, halved)

@@ -1,0 +1,206 @@
+"""One cell from inputs to outcome, in this process: the stages, the columns, and every exception as a status."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from attnsweep import records, worker
+from attnsweep.case import Case
+
+CASE = {
+    "batch_size": 2,
+    "q_len": 24,
+    "kv_len": 24,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "head_dim": 16,
+    "head_dim_v": 16,
+}
+
+
+def cell(impl, compile_mode="eager", **fields):
+    """A resolved cell on the CPU, timed in a blink."""
+    return {
+        "id": "test",
+        "impl": impl,
+        "variant": "",
+        "compile": {
+            "name": compile_mode,
+            "mode": None if compile_mode == "eager" else compile_mode,
+            "fullgraph": True,
+            "dynamic": False,
+        },
+        "case": Case(**{**CASE, "causal": True, "dtype": "fp32", **fields}).to_dict(),
+        "timing": {
+            "name": "test",
+            "target": 0.5,
+            "min_blocks": 6,
+            "min_time_s": 0.0,
+            "time_cap_s": 0.2,
+            "max_samples": 100,
+            "block_ms": 10.0,
+            "rest_ms": 20.0,
+            "cache": "cold",
+        },
+        "check": {"enabled": True, "forward_factor": 2.0, "backward_factor": 3.0},
+        "seed": 0,
+        "replicate": 0,
+        "device": {"kind": "cpu", "uuid": "cpu", "name": "test"},
+    }
+
+
+def fake(deed):
+    """An implementation that misbehaves in one way."""
+    return {"name": deed, "_target_": "fake_impls.Fake", "deed": deed, "layout": "bhsd"}
+
+
+def sdpa(backend):
+    """PyTorch's own with a backend pinned."""
+    return {
+        "name": "sdpa",
+        "_target_": "attnsweep.impls.sdpa.SdpaAttention",
+        "backend": backend,
+        "layout": "bhsd",
+    }
+
+
+NAIVE = {"name": "naive", "_target_": "attnsweep.impls.naive.NaiveAttention", "layout": "bhsd"}
+
+
+def run(payload):
+    """The outcome, and the phases announced on the way."""
+    events = []
+    outcome = worker.run(payload, events.append)
+    return outcome, [event["phase"] for event in events]
+
+
+def test_a_good_cell_goes_through_every_stage_and_fills_known_columns():
+    """JSON comes back, and every column is one of the record's."""
+    outcome, phases = run(cell(NAIVE))
+    assert outcome["status"] == "ok", outcome["traceback"]
+    assert list(dict.fromkeys(phases)) == [
+        "import",
+        "inputs",
+        "prepare",
+        "check",
+        "proof",
+        "memory",
+        "timing",
+    ]
+    assert set(outcome["stages"]) == set(phases)
+    assert set(outcome["columns"]) <= set(records.NAMES)
+    assert outcome["columns"]["latency_ms"] > 0
+    assert outcome["columns"]["check"] == "passed"
+    assert outcome["columns"]["timer"] == "host"
+    start, end = outcome["window"]
+    assert end - start == pytest.approx(outcome["stages"]["timing"], abs=0.05)
+    json.loads(json.dumps(outcome))
+
+
+@pytest.mark.parametrize("direction", ["fwd", "bwd", "fwd_bwd"])
+@pytest.mark.parametrize("impl", [NAIVE, sdpa("math"), sdpa("flash")], ids=["naive", "math", "flash"])
+def test_directions_are_computed_and_checked(impl, direction):
+    """Gradients by autograd, grouped heads, on a CPU."""
+    outcome, _ = run(cell(impl, direction=direction))
+    assert outcome["status"] == "ok", outcome["traceback"]
+    elements = {"out": 2 * 4 * 24 * 16, "dq": 2 * 4 * 24 * 16, "dk": 2 * 2 * 24 * 16, "dv": 2 * 2 * 24 * 16}
+    expected = {"fwd": ["out"], "bwd": ["dq", "dk", "dv"], "fwd_bwd": list(elements)}[direction]
+    assert outcome["columns"]["output_bytes"] == 4 * sum(elements[name] for name in expected)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"q_len": 1},
+        {"q_len": 7},
+        {"window": (4, 0)},
+        {"bias": "dense"},
+        {"head_dim_v": 8},
+        {"dtype": "bf16"},
+        {"causal": False},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("impl", [NAIVE, sdpa("math")], ids=["naive", "math"])
+def test_masks_are_bottom_right_whatever_the_library_thinks(impl, fields):
+    """Decode, chunked prefill, windows, biases, unequal head dims: the check agrees."""
+    outcome, _ = run(cell(impl, **fields))
+    assert outcome["status"] == "ok", (outcome["reason"], outcome["traceback"])
+
+
+@pytest.mark.parametrize(
+    ("deed", "status", "reason"),
+    [
+        ("wrong", "incorrect", "differs from the reference"),
+        ("nan", "incorrect", "not finite"),
+        ("raises", "error", "ValueError: the kernel said"),
+        ("missing", "missing", "pip install nothing"),
+        ("unsupported", "unsupported", "only on Sundays"),
+        ("compile_error", "compile_error", "nvcc"),
+        ("memory_error", "oom", "out of host memory"),
+        ("eat_memory", "oom", "allocate memory"),
+        ("system_exit", "error", "SystemExit: 3"),
+    ],
+)
+def test_whatever_is_raised_is_a_status_with_its_reason(deed, status, reason):
+    """No latency comes with it, and the traceback says where."""
+    outcome, _ = run(cell(fake(deed), num_kv_heads=4))
+    assert outcome["status"] == status
+    assert reason in outcome["reason"]
+    assert "Traceback" in outcome["traceback"]
+    assert not set(outcome["columns"]) & records.MEASURED
+    assert "timing" not in outcome["stages"]
+
+
+def test_a_wrong_answer_carries_its_error_numbers():
+    """How wrong is part of the answer."""
+    outcome, _ = run(cell(fake("wrong")))
+    assert outcome["columns"]["max_abs_err"] > 0.1
+    assert outcome["columns"]["check"] == "failed"
+
+
+def test_a_skipped_check_says_so():
+    """check.enabled=false is visible in every row."""
+    payload = cell(NAIVE)
+    payload["check"]["enabled"] = False
+    outcome, _ = run(payload)
+    assert outcome["columns"]["check"] == "skipped: check.enabled=false"
+    assert "max_abs_err" not in outcome["columns"]
+
+
+def test_an_unusable_backend_is_unsupported_not_another_backend():
+    """PyTorch's memory-efficient kernel does not run on a CPU: nothing else is timed under its name."""
+    outcome, _ = run(cell(sdpa("efficient")))
+    assert outcome["status"] == "unsupported", outcome["reason"]
+
+
+def test_by_hand_from_a_file(tmp_path):
+    """`python -m attnsweep.worker CELL.json` prints the outcome."""
+    path = tmp_path / "cell.json"
+    path.write_text(json.dumps(cell(NAIVE)))
+    done = subprocess.run(
+        [sys.executable, "-m", "attnsweep.worker", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    assert json.loads(done.stdout)["status"] == "ok"
+
+
+@pytest.mark.slow
+def test_a_compiled_cell_compiles_and_says_what_it_cost():
+    """First call, compile time, cache; the check runs on the compiled function."""
+    outcome, _ = run(cell(NAIVE, compile_mode="default"))
+    assert outcome["status"] == "ok", outcome["traceback"]
+    assert outcome["columns"]["compile_cache"] in ("hit", "miss")
+    assert outcome["columns"]["first_call_s"] >= outcome["columns"]["compile_s"] > 0
+
+
+@pytest.mark.slow
+def test_a_graph_break_is_a_compile_error_never_eager():
+    """fullgraph: what Dynamo cannot trace is refused."""
+    outcome, _ = run(cell(fake("raises"), compile_mode="default"))
+    assert outcome["status"] == "compile_error"

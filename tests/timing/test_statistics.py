@@ -1,0 +1,43 @@
+"""Order statistics: exact small cases, and the interval's coverage."""
+
+import random
+import statistics as stdlib
+
+import pytest
+
+from attnsweep.timing.statistics import median, median_interval, quantile
+
+
+@pytest.mark.parametrize("values", [[3.0], [1.0, 2.0], [5.0, 1.0, 3.0], [4.0, 1.0, 2.0, 9.0]])
+def test_median_is_the_standard_librarys(values):
+    """Odd and even counts, any order."""
+    assert median(values) == stdlib.median(values)
+
+
+def test_quantiles_interpolate_between_order_statistics():
+    """Type 7, numpy's default."""
+    assert quantile([0.0, 10.0, 20.0, 30.0], 0.1) == pytest.approx(3.0)
+    assert quantile([0.0, 10.0, 20.0, 30.0], 1.0) == 30.0
+
+
+def test_six_values_are_the_fewest_with_an_interval():
+    """1 - 2 * 2^-6 = 0.969 is the first above 95 %, and it is the whole range."""
+    assert median_interval([1.0] * 5) is None
+    assert median_interval([3.0, 1.0, 6.0, 2.0, 5.0, 4.0]) == (1.0, 6.0)
+
+
+def test_nine_values_leave_one_out_at_each_end():
+    """1 - 2 * (1 + 9) / 2^9 = 0.961; leaving out two would be 0.82."""
+    assert median_interval([float(i) for i in range(9)]) == (1.0, 7.0)
+
+
+@pytest.mark.parametrize("count", [6, 15, 40, 1500])
+def test_the_interval_covers_the_median_as_often_as_it_says(count):
+    """At least 95 % of intervals from skewed samples hold the true median (0.6931 of an exponential)."""
+    draw = random.Random(count)
+    rounds = 400
+    covered = 0
+    for _ in range(rounds):
+        low, high = median_interval([draw.expovariate(1.0) for _ in range(count)])
+        covered += low <= 0.693147 <= high
+    assert covered / rounds >= 0.92
