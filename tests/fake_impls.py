@@ -35,7 +35,7 @@ class Fake(NaiveAttention):
     def call_wrong(self, right, q, k, v):
         return right(q, k, v) * 1.5
 
-    def call_nan(self, right, q, k, v):
+    def call_not_finite(self, right, q, k, v):
         return right(q, k, v) * float("nan")
 
     def call_raises(self, right, q, k, v):

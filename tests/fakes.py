@@ -77,16 +77,14 @@ def hang_ignoring_sigterm(payload: Payload, emit: Emit) -> dict[str, Any]:
     return hang(payload, emit)
 
 
-def spin(payload: Payload, emit: Emit) -> dict[str, Any]:
-    while True:
-        pass
-
-
 def outcome_then_hang(payload: Payload, emit: Emit) -> dict[str, Any]:
-    import atexit  # noqa: F401  (nothing of the interpreter's own end may run)
-    import threading
+    """Hangs when its output is flushed, after the outcome was written."""
 
-    threading.Thread(target=lambda: time.sleep(3600)).start()
+    class Stuck:
+        def flush(self) -> None:
+            hang({}, emit)
+
+    sys.stdout = Stuck()
     return outcome()
 
 
@@ -163,6 +161,7 @@ def close_everything_and_open(payload: Payload, emit: Emit) -> dict[str, Any]:
 
 def daemon(payload: Payload, emit: Emit) -> dict[str, Any]:
     """Leaves a daemon in a session of its own that holds every descriptor and ignores signals."""
+    Path(payload["marker"]).unlink(missing_ok=True)
     if os.fork() == 0:
         os.setsid()
         if os.fork() != 0:
@@ -174,7 +173,7 @@ def daemon(payload: Payload, emit: Emit) -> dict[str, Any]:
         os._exit(0)
     while not (Path(payload["marker"]).exists() and Path(payload["marker"]).read_text()):
         time.sleep(0.001)
-    return globals()[payload.get("then", "ok")]({}, emit)
+    return globals()[payload.get("then", "ok")]({"marker": payload.get("hanging", os.devnull)}, emit)
 
 
 def forked_copy_returns(payload: Payload, emit: Emit) -> dict[str, Any]:
@@ -210,17 +209,6 @@ def kill_zygote_once(payload: Payload, emit: Emit) -> dict[str, Any]:
 def stop_zygote(payload: Payload, emit: Emit) -> dict[str, Any]:
     os.kill(os.getppid(), signal.SIGSTOP)
     return hang(payload, emit)
-
-
-def kill_zygote_afterwards(payload: Payload, emit: Emit) -> dict[str, Any]:
-    """The outcome arrives, and the zygote is dead before it could report the exit."""
-    emit({"event": "phase", "phase": "timing"})
-    if os.fork() == 0:
-        os.setsid()
-        time.sleep(0.1)
-        os.kill(payload.get("zygote", os.getppid()), signal.SIGKILL)
-        os._exit(0)
-    return outcome()
 
 
 def look(payload: Payload, emit: Emit) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A case refuses what is no problem, counts its visible pairs exactly, and is told from others by its name."""
+"""A case refuses what is no problem, counts its visible pairs exactly, and has a name of its own."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_mistake_is_answered_with_the_field_and_the_choices(field: str, value:
 
 @pytest.mark.parametrize("mask", [{"causal": True}, {"window": (4, 0)}])
 def test_more_queries_than_keys_need_no_mask(mask: dict[str, object]) -> None:
-    """Bottom-right alignment leaves the first queries without a key, so it is refused; without a mask it is fine."""
+    """Bottom-right leaves the first queries without a key, so it is refused; without a mask it is fine."""
     with pytest.raises(ConfigError, match="q_len"):
         make(q_len=9, kv_len=8, **mask)
     assert make(q_len=9, kv_len=8).visible_pairs == 72

@@ -90,10 +90,10 @@ def test_what_must_be_read_is_less_than_what_moves(one: Case) -> None:
 
 def test_the_flux_shape_has_its_published_count() -> None:
     """4 * heads * tokens^2 * dim at 1024 px and 512 text tokens: 260.9 GFLOP, 2.5 times that backward."""
-    flux = case(q_len=4608, kv_len=4608, num_heads=24)
+    flux = case(q_len=4608, kv_len=4608, num_heads=24, num_kv_heads=24)
     assert metrics.flops(flux) == 260_919_263_232
     assert metrics.bytes_moved(flux) == 4 * 24 * 4608 * 128 * 2
-    backward = case(q_len=4608, kv_len=4608, num_heads=24, direction="bwd")
+    backward = case(q_len=4608, kv_len=4608, num_heads=24, num_kv_heads=24, direction="bwd")
     assert metrics.flops(backward) == 2.5 * metrics.flops(flux)
 
 

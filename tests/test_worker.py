@@ -134,7 +134,7 @@ def test_masks_are_bottom_right_whatever_the_library_thinks(impl, fields):
     ("deed", "status", "reason"),
     [
         ("wrong", "incorrect", "differs from the reference"),
-        ("nan", "incorrect", "not finite"),
+        ("not_finite", "incorrect", "not finite"),
         ("raises", "error", "ValueError: the kernel said"),
         ("missing", "missing", "pip install nothing"),
         ("unsupported", "unsupported", "only on Sundays"),

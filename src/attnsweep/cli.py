@@ -20,6 +20,8 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `attnsweep` with `argv`; returns the exit code: the sweep's, 2 for a mistake, 130 for Ctrl-C.
 
+    Raises SystemExit(0) where Hydra prints help.
+
     HYDRA_FULL_ERROR=1 in the environment shows the traceback of a mistake.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -81,7 +83,9 @@ def _hydra(argv: Sequence[str]) -> None:
 
     parser = get_args_parser()
     # Intermixed: `impl=a -m scenario=b` is understood, which Hydra's own parsing refuses.
-    args = parser.parse_intermixed_args(argv)
+    args, unknown = parser.parse_known_intermixed_args(argv)
+    if unknown:
+        raise ConfigError(f"there is no flag {unknown[0]}; attnsweep -h says which there are")
     folders = conf_path.user_folders(args.config_dir)
     for line in conf_path.shadowed(folders):
         print(line, file=sys.stderr)

@@ -217,8 +217,8 @@ class _Composer:
             for group in GROUPS:
                 if group in loaded.config and not path.startswith(f"{group}/"):
                     raise ConfigError(
-                        f"{path}.yaml sets fields of {group}: write them under hydra.sweeper.params, as "
-                        f"{group}.FIELD: VALUE, where the records say so"
+                        f"{path}.yaml sets fields of {group}: write them under a study's "
+                        f"hydra.sweeper.params, as {group}.FIELD: VALUE, so that the records say so"
                     )
 
 

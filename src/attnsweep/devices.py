@@ -56,7 +56,7 @@ def find(kind: str = "auto", gpus: str | list[int | str] | None = None) -> list[
     if gpus is None:
         return found
     wanted = [gpus] if isinstance(gpus, (str, int)) else list(gpus)
-    return [_pick(found, str(one)) for one in wanted]
+    return list(dict.fromkeys(_pick(found, str(one)) for one in wanted))
 
 
 def _pick(found: list[Device], wanted: str) -> Device:

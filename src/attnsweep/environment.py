@@ -62,9 +62,7 @@ def own_version(distribution: str) -> str | None:
         return None
 
 
-def foreign_versions(
-    python: str, variables: Mapping[str, str], distributions: Iterable[str]
-) -> dict[str, str | None]:
+def foreign_versions(python: str, variables: Mapping[str, str], distributions: Iterable[str]) -> dict[str, str | None]:
     """The versions of `distributions` in another interpreter, asked in one call; None for those not
     installed.
 

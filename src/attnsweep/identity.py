@@ -17,8 +17,8 @@ _LONGEST = {"impl": 32, "variant": 24, "compile": 28, "case": 72}
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values, equal text. Raises ValueError for a NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    """JSON with sorted keys and no spaces: equal values, equal text. Infinity and NaN stand as Python writes them."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
 def cell_id(

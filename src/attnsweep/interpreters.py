@@ -51,9 +51,7 @@ def host(impl: Mapping[str, Any], isolation: str) -> Host:
     variables = env.get("variables") or {}
     for key, value in variables.items():
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise ConfigError(
-                f"impl {impl['name']}: env.variables.{key} must be text or a number, not {value!r}"
-            )
+            raise ConfigError(f"impl {impl['name']}: env.variables.{key} must be text or a number, not {value!r}")
     python = env.get("python")
     if python is not None and not isinstance(python, str):
         raise ConfigError(f"impl {impl['name']}: env.python must be an interpreter's path, not {python!r}")
@@ -87,10 +85,9 @@ def versions(implementations: Sequence[Mapping[str, Any]], hosts: Sequence[Host]
     for distribution, where in pairs:
         if not where.own:
             wanted.setdefault((where.python, where.variables), set()).update(filter(None, [distribution]))
-    foreign = {
-        key: environment.foreign_versions(key[0], dict(key[1]), names) for key, names in wanted.items()
-    }
-    own = {name: environment.own_version(name) for name, where in pairs if name is not None and where.own}
+    foreign = {key: environment.foreign_versions(key[0], dict(key[1]), names) for key, names in wanted.items()}
+    names_here = {name for name, where in pairs if name is not None and where.own}
+    own = {name: environment.own_version(name) for name in names_here}
     return [
         None if name is None else own[name] if where.own else foreign[where.python, where.variables][name]
         for name, where in pairs

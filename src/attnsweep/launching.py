@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from attnsweep.errors import ConfigError
 from attnsweep.schema import Settings
 
 if TYPE_CHECKING:
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.core.config_loader import ConfigLoader
     from hydra.core.utils import JobReturn
     from hydra.types import HydraContext, TaskFunction
@@ -46,7 +48,8 @@ def sweep(
     jobs = overrides.expand([*overrides.params_lines(params), *lines], options(loader, config), chosen)
     settings, combinations = prepare(loader, config, jobs)
     # Other launchers compose each job anew: the name is decided here, once, for all of them.
-    jobs = [[*(line for line in job if not line.startswith("name=")), f"name={settings.name}"] for job in jobs]
+    named = f"name={overrides.literal(settings.name)}"
+    jobs = [[*(line for line in job if not line.startswith("name=")), named] for job in jobs]
     with open_dict(config):
         config.name, config.output_dir = settings.name, settings.output_dir
     if settings.dry_run:
@@ -66,11 +69,15 @@ def options(loader: ConfigLoader, config: DictConfig) -> Callable[[str], list[st
     """A function that lists the options of a group, those in folders below it as folder/option."""
     from hydra.core.object_type import ObjectType
 
-    config_name, lines = config.hydra.job.config_name, list(config.hydra.overrides.hydra)
+    # The loader's own get_group_options reads config.yaml again for every question.
+    _, repository = cast("ConfigLoaderImpl", loader)._parse_overrides_and_create_caching_repo(
+        config.hydra.job.config_name, list(config.hydra.overrides.hydra)
+    )
 
+    @functools.cache
     def listed(group: str) -> list[str]:
-        found = loader.get_group_options(group, ObjectType.CONFIG, config_name, lines)
-        for folder in loader.get_group_options(group, ObjectType.GROUP, config_name, lines):
+        found = list(repository.get_group_options(group, ObjectType.CONFIG))
+        for folder in repository.get_group_options(group, ObjectType.GROUP):
             found += [f"{folder}/{one}" for one in listed(f"{group}/{folder}")]
         return found
 
@@ -96,19 +103,19 @@ def bind(settings: Settings, combinations: Sequence[Combination]) -> None:
     Raises ConfigError for an unknown target or key, a case that is none, or one name for two implementations.
     """
     options: dict[str, str | None] = {}
-    bound: list[object] = []
+    bound: set[str] = set()  # what was asked once is not asked again: 180 combinations share a handful
     for one in combinations:
-        if one.impl not in bound:
+        if repr(one.impl) not in bound:
             impls.bind(one.impl)
-            bound.append(one.impl)
+            bound.add(repr(one.impl))
         name, option = str(one.impl["name"]), one.choices["impl"]
         if options.setdefault(name, option) != option:
             raise ConfigError(
                 f"impl={options[name]} and impl={option} are both named {name}: records could not tell them apart"
             )
-        if one.scenario not in bound:
+        if repr(one.scenario) not in bound:
             scenarios.expand(one.scenario, settings.scale)
-            bound.append(one.scenario)
+            bound.add(repr(one.scenario))
 
 
 def run(settings: Settings, combinations: list[Combination], *, shared: bool = False) -> int:

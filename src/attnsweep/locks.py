@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -53,9 +54,7 @@ def acquire(
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not told:
-                    waiting(
-                        f"{device.name} ({device.uuid}) is in use by {_holder(path)}; waiting for it to end"
-                    )
+                    waiting(f"{device.name} ({device.uuid}) is in use by {_holder(path)}; waiting for it to end")
                     told = True
                 stop.wait(_RETRY_S)
                 continue
@@ -74,7 +73,8 @@ def folder() -> Path:
     Raises ConfigError when something else stands in its place.
     """
     path = Path(tempfile.gettempdir()) / f"attnsweep-locks-{os.getuid()}"
-    path.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise ConfigError(f"{path} must be a folder of your own to hold the locks of devices; remove it")
@@ -96,6 +96,8 @@ def _holder(path: Path) -> str:
     """Who holds the lock, as a sentence goes on; the file is empty for a moment after it was locked."""
     try:
         holder = json.loads(path.read_bytes())
-        return f"process {holder['pid']} on {holder['host']} (sweep {holder['sweep']}, {holder['command']})"
+        # One line, whatever the command was, and no control characters for the terminal.
+        command = " ".join("".join(c if c.isprintable() else " " for c in str(holder["command"])).split())
+        return f"process {holder['pid']} on {holder['host']} (sweep {holder['sweep']}, {command[:200]})"
     except (ValueError, KeyError, TypeError):
         return "another sweep"

@@ -16,9 +16,7 @@ from attnsweep.case import Case
 
 #: Dense operations that one SM retires in a clock: tensor cores, except fp32, which has none and runs on FMA
 #: units. Hopper: 4 tensor cores x 512 bf16 FMA; 132 SMs x 4096 x 1830 MHz = 989.4e12. fp32: 128 FMA.
-_HOPPER: Mapping[str, int] = MappingProxyType(
-    {"fp8": 8192, "bf16": 4096, "tf32": 2048, "fp32": 256, "fp64": 256}
-)
+_HOPPER: Mapping[str, int] = MappingProxyType({"fp8": 8192, "bf16": 4096, "tf32": 2048, "fp32": 256, "fp64": 256})
 #: A100 (GA100): 4 tensor cores x 256 bf16 FMA; 108 SMs x 2048 x 1410 MHz = 311.9e12. No fp8. fp32: 64 FMA.
 _GA100: Mapping[str, int] = MappingProxyType({"bf16": 2048, "tf32": 1024, "fp32": 128, "fp64": 128})
 

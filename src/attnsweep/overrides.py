@@ -69,12 +69,14 @@ def deferred(override: Override) -> str:
     """The override as the master configuration is to see it: what is measured is left to the sweeper.
 
     Hydra composes the master before anything is swept. A field of an implementation that is yet to be chosen
-    would fail there, so it is written as a sweep over one value, which the master ignores.
+    would fail there, so it is written as a sweep over the same value twice, which the master ignores and the
+    sweeper counts once. (`choice(value)` takes no null and forgets that '3' was quoted.)
     """
     line = override.input_line or ""
     if override.key_or_group.split(".")[0] not in GROUPS or override.is_sweep_override():
         return line
-    return f"{override.get_key_element()}=choice({line.partition('=')[2] or repr('')})"
+    value = line.partition("=")[2] or "''"
+    return f"{override.get_key_element()}={value},{value}"
 
 
 def params_lines(params: Mapping[str, Any]) -> list[str]:
@@ -140,7 +142,7 @@ def _options(override: Override, available: list[str]) -> list[str]:
     """The options that an override of a group picks, each once, in order."""
     from hydra.core.override_parser.types import Glob
 
-    key, line, value = override.key_or_group, override.input_line, override._value
+    key, line, value = override.key_or_group, _typed(override), override._value
     if isinstance(value, Glob):
         wanted: list[Any] = value.filter(available)
         if not wanted:
@@ -155,12 +157,19 @@ def _options(override: Override, available: list[str]) -> list[str]:
     names = [getattr(one, "text", one) for one in flat]
     for name in names:
         if isinstance(name, dict):
-            raise ConfigError(f"{line}: a field is overridden by its own name, {key}.FIELD=VALUE")
+            raise ConfigError(f"{line}: {key} takes an option's name; a field is {key}.FIELD=VALUE")
         if name not in available:
             raise ConfigError(
                 f"there is no {key} {name!r}{nearest(name, available)}; the choices are {', '.join(available)}"
             )
     return list(dict.fromkeys(names))
+
+
+def _typed(override: Override) -> str:
+    """The override as it was typed, before `deferred`."""
+    key, _, value = (override.input_line or "").partition("=")
+    half = len(value) // 2
+    return f"{key}={value[:half]}" if value == f"{value[:half]},{value[:half]}" else override.input_line or ""
 
 
 def _field_values(override: Override) -> list[str]:

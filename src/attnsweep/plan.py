@@ -135,7 +135,7 @@ def make(
     if not cells:
         raise ConfigError("nothing to measure: the combinations make no cell")
     if not hopeless and all(cell.unsupported is not None for cell in cells):
-        reasons = dict.fromkeys(f"{cell.columns['impl']}: {cell.unsupported}" for cell in cells)
+        reasons = sorted({f"{cell.columns['impl']}: {cell.unsupported}" for cell in cells})
         raise ConfigError(f"no implementation here can do any of the cases ({_listed(reasons)})")
     cells = _sampled(_sharded(cells, settings.shard), settings.sample, settings.seed)
     folder = Path(settings.output_dir) / settings.name
@@ -231,12 +231,12 @@ def _cell(
     machine: dict[str, Any],
 ) -> Cell:
     combination, case = draft.combination, draft.problem.case
-    impl, compile, timing = combination.impl, combination.compile, combination.timing
+    impl, compile, timing, fields_of_case = combination.impl, combination.compile, combination.timing, case.to_dict()
     cell_id = identity.cell_id(
         impl=impl,
         variant=combination.variant,
         compile=compile,
-        case=case.to_dict(),
+        case=fields_of_case,
         case_name=case.name,
         timing=timing,
         replicate=replicate,
@@ -249,7 +249,7 @@ def _cell(
         "impl": impl,
         "variant": combination.variant,
         "compile": compile,
-        "case": case.to_dict(),
+        "case": fields_of_case,
         "timing": timing,
         "check": asdict(settings.check),
         "seed": settings.seed,
@@ -258,7 +258,7 @@ def _cell(
     }
     columns = {
         **machine,
-        **case.to_dict(),
+        **fields_of_case,
         "sweep": settings.name,
         "cell_id": cell_id,
         "replicate": replicate,
@@ -320,9 +320,7 @@ def _command(settings: Settings, draft: _Draft, replicate: int) -> str:
     pins["force"] = True
     combination = draft.combination
     choices = {"study": settings.study, **combination.choices}
-    return identity.command(
-        choices, draft.problem.fields, combination.overrides, pins, _config_flags(sys.argv)
-    )
+    return identity.command(choices, draft.problem.fields, combination.overrides, pins, _config_flags(sys.argv))
 
 
 def _config_flags(argv: Sequence[str]) -> list[str]:

@@ -72,7 +72,7 @@ class Report:
                 console=out,
                 speed_estimate_period=600,
             )
-            self.task = self.bar.add_task("", total=total, failures=0, last="")
+            self.task = self.bar.add_task("", total=total, failures=0, last="starting")
 
     def __enter__(self) -> Report:
         if self.bar is not None:

@@ -36,11 +36,7 @@ def environment(interpreter: Interpreter, folder: Path) -> dict[str, str]:
     The parent's own interpreter inherits everything; another one is kept from the parent's packages.
     """
     variables = dict(os.environ)
-    path = [str(folder)]
-    if interpreter.own:
-        # Relative entries mean the parent's working folder, which the zygote does not start in.
-        path += [os.path.abspath(entry) for entry in variables.get("PYTHONPATH", "").split(":") if entry]
-    else:
+    if not interpreter.own:
         for name in _FOREIGN:
             variables.pop(name, None)
         variables["PYTHONNOUSERSITE"] = "1"
@@ -48,8 +44,12 @@ def environment(interpreter: Interpreter, folder: Path) -> dict[str, str]:
     # A cell's TMPDIR is its own and goes with it; a compiler's cache must outlive the cell.
     variables.setdefault("TORCHINDUCTOR_CACHE_DIR", _inductor_cache())
     variables.update(interpreter.variables)
-    variables["PYTHONPATH"] = ":".join(path)
+    # Relative entries mean the parent's working folder, which the zygote does not start in.
+    users = [os.path.abspath(entry) for entry in variables.get("PYTHONPATH", "").split(":") if entry]
+    variables["PYTHONPATH"] = ":".join([str(folder), *users])
     variables[_OPENBLAS] = variables[_NVML_CHECK] = "1"
+    # Importing torch's compiler beside a CUDA build of triton starts a pool of compile workers with a thread.
+    variables["TORCH_WARM_POOL"] = "0"
     return variables
 
 
@@ -74,9 +74,7 @@ def import_folder() -> Path:
     try:
         fallback.mkdir(mode=0o700, exist_ok=True)
         if fallback.lstat().st_uid != os.getuid() or fallback.is_symlink():
-            raise ConfigError(
-                f"{fallback} belongs to somebody else; set XDG_CACHE_HOME to a folder of your own"
-            )
+            raise ConfigError(f"{fallback} belongs to somebody else; set XDG_CACHE_HOME to a folder of your own")
         return _linked(fallback / key, package)
     except OSError as error:
         raise ConfigError(f"neither {cache} nor {fallback} can be written: {error}") from None

@@ -89,9 +89,7 @@ def row(cell: Cell, device: Device, ending: Ending) -> dict[str, Any]:
     assert ending.status is not None
     outcome = ending.outcome or {}
     columns: dict[str, Any] = {**cell.columns, **machine(device), **_stages(ending, "_s")}
-    columns.update(
-        {name: value for name, value in (outcome.get("columns") or {}).items() if value is not None}
-    )
+    columns.update({name: value for name, value in (outcome.get("columns") or {}).items() if value is not None})
     telemetry = ending.telemetry
     columns.update(
         status=Status(ending.status).value,
@@ -99,8 +97,7 @@ def row(cell: Cell, device: Device, ending: Ending) -> dict[str, Any]:
         traceback=None if ending.traceback is None else cut_paths(ending.traceback),
         exit_signal=ending.exit_signal,
         started_at=ending.started_at,
-        telemetry=[{**sample, "time_s": sample["time_s"] - ending.requested_s} for sample in telemetry]
-        or None,
+        telemetry=[{**sample, "time_s": sample["time_s"] - ending.requested_s} for sample in telemetry] or None,
     )
     inside = _inside(telemetry, outcome.get("window"))
     columns.update(_summary(inside))
@@ -177,7 +174,14 @@ _CUTS = (
 
 def cut_paths(text: str) -> str:
     """The text with its paths cut to the package: nothing of where home and the working folder are."""
-    return _PATH.sub(lambda match: _cut(match[0]), text)
+    text = _PATH.sub(lambda match: _cut(match[0]), text)
+    # What is left of the two by their very names, wherever it stands: a bare path with blanks is no _PATH
+    for folder, short in ((os.getcwd(), "."), (os.path.expanduser("~"), "~")):
+        for name in sorted({folder, os.path.realpath(folder)} - {"/"}):
+            whole = rf"(?<![\w.-]){re.escape(name)}"
+            text = re.sub(rf"{whole}/(?=[\w.-])", "" if short == "." else f"{short}/", text)
+            text = re.sub(rf"{whole}(?![\w.-])", short, text)
+    return text
 
 
 def _cut(path: str) -> str:
@@ -185,12 +189,4 @@ def _cut(path: str) -> str:
         found = pattern.fullmatch(path)
         if found:
             return found[1]
-    for folder, short in ((os.getcwd(), "."), (os.path.expanduser("~"), "~")):
-        if folder == "/":
-            continue
-        if path == folder:
-            return short
-        if path.startswith(folder + "/"):
-            rest = path[len(folder) + 1 :]
-            return rest if short == "." else f"{short}/{rest}"
     return path

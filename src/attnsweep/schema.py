@@ -28,7 +28,6 @@ class Check:
     """How outputs are checked: the errors allowed, in errors of the plain formula in the case's own dtype."""
 
     enabled: bool = True
-    skip_reason: str | None = None
     forward_factor: float = 2.0
     backward_factor: float = 3.0
 
@@ -55,9 +54,7 @@ class Timing:
     time_cap_s: float
     min_blocks: int = 6
     min_time_s: float = 0.3
-    min_samples: int = 10
     max_samples: int = 10_000
-    warmup_s: float = 0.2
     block_ms: float = 10.0
     rest_ms: float = 20.0
     cache: str = "cold"
@@ -139,18 +136,14 @@ def settings(values: Mapping[str, Any], study: str | None, default_name: str) ->
 def timing(values: Mapping[str, Any]) -> Timing:
     """The timing preset that a YAML of conf/timing describes, after the overrides; raises ConfigError."""
     preset = bind(Timing, values, "timing.")
-    _at_least("timing.", preset, 1, "replicates", "min_blocks", "min_samples", "max_samples")
-    _at_least("timing.", preset, 0, "min_time_s", "warmup_s", "rest_ms")
+    _at_least("timing.", preset, 1, "replicates", "min_blocks", "max_samples")
+    _at_least("timing.", preset, 0, "min_time_s", "rest_ms")
     _positive("timing.", preset, "target", "time_cap_s", "block_ms")
     if preset.target >= 1:
         raise ConfigError(f"timing.target must be a relative half-width such as 0.01, not {preset.target}")
     if preset.time_cap_s < preset.min_time_s:
         raise ConfigError(
             f"timing.time_cap_s ({preset.time_cap_s}) must be timing.min_time_s ({preset.min_time_s}) or more"
-        )
-    if preset.max_samples < preset.min_samples:
-        raise ConfigError(
-            f"timing.max_samples ({preset.max_samples}) must be timing.min_samples ({preset.min_samples}) or more"
         )
     one_of("timing.cache", preset.cache, CACHES)
     return preset

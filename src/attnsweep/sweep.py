@@ -78,6 +78,8 @@ def _run(settings: Settings, planned: Plan) -> int:
             if cell.unsupported is not None:
                 recorded(cell, plan.outcome_of(recording.write_unsupported(cell, planned.cells_folder).values))
         if planned.to_run:
+            import pyarrow.parquet  # noqa: F401  # now, or the first cell's overhead would hold the import
+
             slots = pool.Pool(
                 list(planned.devices),
                 log_folder=planned.cells_folder,

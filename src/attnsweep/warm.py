@@ -94,9 +94,7 @@ class Zygote:
         """Send one message with copies of `fds`; False when nobody takes it. Raises ValueError: too large."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:
-            self.control.sendmsg(
-                [json.dumps(message).encode()], rights, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
-            )
+            self.control.sendmsg([json.dumps(message).encode()], rights, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
         except (ConnectionError, BlockingIOError):
             return False
         except OSError as error:
@@ -171,23 +169,26 @@ def marked(token: str) -> list[int]:
 
 
 def kill_marked(token: str, timeout_s: float) -> list[int]:
-    """SIGKILL what carries the token until none is left; the process ids of what resisted."""
+    """SIGKILL what carries the token and wait for it to be gone; the process ids of what resisted."""
     deadline = time.monotonic() + timeout_s
     while left := marked(token):
         for pid in left:
-            _kill_if_marked(pid, token)
+            _kill_if_marked(pid, token, deadline)
         if time.monotonic() > deadline:
             return left
-        time.sleep(0.002)
     return []
 
 
-def _kill_if_marked(pid: int, token: str) -> None:
-    # The pidfd pins the process: between the second look and the signal its id cannot become another's.
+def _kill_if_marked(pid: int, token: str, deadline: float) -> None:
+    # The pidfd pins the process: between the second look and the signal its id cannot become another's. It is
+    # readable when the whole process is dead; its environment is gone before that, and its GPU memory after.
     with contextlib.suppress(OSError):
         pidfd = os.pidfd_open(pid)
         try:
             if f"{TOKEN_VARIABLE}={token}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                poll = select.poll()
+                poll.register(pidfd, select.POLLIN)
+                poll.poll(max(0.0, deadline - time.monotonic()) * 1e3)
         finally:
             os.close(pidfd)

@@ -52,6 +52,14 @@ def test_nothing_is_compared_across_what_a_table_holds_constant(columns: dict[st
     assert [sorted(section.labels) for section in sections] in ([["fa2"], ["naive"]], [["naive"], ["fa2"]])
 
 
+def test_a_failure_stands_in_the_table_of_what_was_measured() -> None:
+    """On a CPU the cache is hot, and a cell that failed before timing still says the planned one."""
+    section = only([row("fa2", 1.0, cache="hot"), failed("flex", cache="cold"), failed("jax") | {"cache": None}])
+    assert sorted(section.labels) == ["fa2", "flex", "jax"]
+    both = derive([row("fa2", 1.0, cache="hot"), row("fa2", 1.0, cache="cold"), failed("flex", cache="cold")])
+    assert [sorted(one.labels) for one in both.sections] == [["fa2", "flex"], ["fa2"]]
+
+
 def test_the_lowest_latency_wins_where_no_interval_reaches_it() -> None:
     """2 % apart with intervals of 0.5 % is a win."""
     section = only([row("fa2", 1.0, width=0.005), row("flex", 1.02, width=0.005)])
@@ -224,6 +232,19 @@ def test_the_verdict_names_winner_speed_baseline_and_marks() -> None:
         "fa2 is fastest in 1 of 1 case, 3.00x the speed of naive (geometric mean). "
         "Next is flex, which takes 1.50x its time. Marks on fa2: fallback."
     )
+
+
+def test_the_verdict_warns_of_rough_ratios() -> None:
+    """A factor over a baseline that is known to 40 % is not a factor to quote."""
+    section = only([row("fa2", 1.0), row("naive", 3.0, width=0.4)])
+    assert "Ratios are rough: the worst case is known for naive to ±40%." in verdict(section)
+    assert "rough" not in verdict(only([row("fa2", 1.0), row("naive", 3.0)]))
+
+
+def test_a_win_without_an_interval_is_not_claimed_to_be_sure() -> None:
+    """Kernel time of one process has no interval, and the reader is told what that means."""
+    rows = [row("fa2", 1.0, timer="graph", kernel_ms=0.6), row("jax", 2.0, kernel_ms=0.9)]
+    assert verdict(only(rows)).endswith("Some of these have no interval: what is close may be a tie.")
 
 
 def test_nothing_fails_on_missing_values() -> None:

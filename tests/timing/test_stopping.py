@@ -74,8 +74,11 @@ def test_the_most_samples_stop_it_too():
     assert one.why() == "samples"
 
 
-def test_one_block_longer_than_the_cap_is_followed_by_another():
-    """A single sample is never the whole measurement."""
-    one = rule()
-    assert feed(one, [[9.0]] * 5, step_s=9.0) == 2
-    assert one.interval() is None
+def test_slow_calls_may_take_four_times_the_cap_to_reach_six_blocks():
+    """A call of half a second gets its interval; one of ten seconds stops at one block, without."""
+    slow, slower = rule(), rule()
+    assert feed(slow, [[500.0]] * 20, step_s=0.5) == 6
+    assert slow.interval() == (500.0, 500.0)
+    assert feed(slower, [[1e4]] * 5, step_s=10.0) == 1
+    assert slower.interval() is None
+    assert slower.why() == "time"

@@ -14,6 +14,9 @@ from attnsweep.report.load import Row
 #: From so many processes on, the interval is an order statistic over them: six are the fewest with 95 %.
 ENOUGH = 6
 
+#: How the mark of a result begins that is not in the case's own precision; its class follows.
+PRECISION = "precision "
+
 #: What each kind of interval is, for the reader.
 INTERVALS = {
     "process": "95 % interval of the median within the one process",
@@ -80,7 +83,7 @@ def measure(label: Label, rows: list[Row], column: str) -> Measurement:
     marks = [str(flag) for flag in flags]
     if any(row["precision_class"] not in (None, "", "native") for row in rows):
         classes = dict.fromkeys(row["precision_class"] for row in rows if row["precision_class"] != "native")
-        marks += [f"precision {one}" for one in classes if one]
+        marks += [f"{PRECISION}{one}" for one in classes if one]
     if ok and failed:
         marks.append("partial")
     if len({row["impl_version"] for row in ok}) > 1:

@@ -45,7 +45,7 @@ def content_of(derived: Derived, loaded: Loaded, drawn: Sequence[plots.Plot]) ->
             title=title(section),
             verdict=verdict(section),
             latency=latency_table(section, notes),
-            standings=standings_table(section),
+            standings=standings_table(section, notes),
             plots=tuple(plot for plot in drawn if plot.section is section),
         )
         for number, section in enumerate(derived.sections, start=1)
@@ -68,9 +68,7 @@ def _aside(derived: Derived, loaded: Loaded) -> list[str]:
     """What was found and not used, each in a sentence."""
     said = []
     if derived.older:
-        said.append(
-            f"{count(derived.older, 'record')} of older versions left out (--versions all shows them)."
-        )
+        said.append(f"{count(derived.older, 'record')} of older versions left out (--versions all shows them).")
     if loaded.replaced:
         said.append(f"{count(loaded.replaced, 'record')} replaced by a newer one of the same cell.")
     return said + [f"Not read: {sentence}." for sentence in loaded.unreadable]
@@ -93,32 +91,22 @@ def to_summary(content: Content) -> str:
     parts = [f"# {markdown(content.heading)}\n"]
     parts += [markdown(sentence) + "\n" for sentence in content.lead]
     parts.append("## Verdict\n")
-    parts.append(
-        "\n".join(f"- **{markdown(one.title)}**: {markdown(one.verdict)}" for one in content.blocks) + "\n"
-    )
+    parts.append("\n".join(f"- **{markdown(one.title)}**: {markdown(one.verdict)}" for one in content.blocks) + "\n")
     parts.append("## Tables\n")
     parts += [to_markdown(block.latency) for block in content.blocks]
     if content.legend:
         parts.append(
-            "Marks: "
-            + "; ".join(f"<sup>{mark}</sup> {markdown(told)}" for mark, told in content.legend)
-            + ".\n"
+            "Marks: " + "; ".join(f"<sup>{mark}</sup> {markdown(told)}" for mark, told in content.legend) + ".\n"
         )
     parts.append("## Plots\n")
     for block in content.blocks:
-        parts += [
-            f"![{markdown(plot.alt)}](plots/{plot.stem}.png)\n"
-            for plot in block.plots
-            if plot.kind != "winners"
-        ]
+        parts += [f"![{markdown(plot.alt)}](plots/{plot.stem}.png)\n" for plot in block.plots if plot.kind != "winners"]
     parts.append("## Winners\n")
     for block in content.blocks:
         if block.standings.rows:
             parts.append(to_markdown(block.standings))
             parts += [
-                f"![{markdown(plot.alt)}](plots/{plot.stem}.png)\n"
-                for plot in block.plots
-                if plot.kind == "winners"
+                f"![{markdown(plot.alt)}](plots/{plot.stem}.png)\n" for plot in block.plots if plot.kind == "winners"
             ]
     parts.append("## Failures\n")
     parts.append(to_markdown(content.statuses))

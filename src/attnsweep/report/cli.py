@@ -30,9 +30,7 @@ def _parser() -> argparse.ArgumentParser:
         "summary.csv, report.html and plots.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "folders", metavar="DIR", nargs="+", type=Path, help="a folder of sweeps, or a results.parquet"
-    )
+    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="a folder of sweeps, or a results.parquet")
     parser.add_argument("--out", type=Path, help="where to write (default: report/ in the first DIR)")
     parser.add_argument(
         "--baseline",
@@ -82,22 +80,26 @@ def _show(derived: Derived, loaded: Loaded, content: Content, folder: Path) -> N
     from rich.text import Text
 
     from attnsweep.report.failures import counts, failure_table
+    from attnsweep.report.notes import Footnotes
     from attnsweep.report.summary import best_table, standings_table
     from attnsweep.report.tables import to_rich
     from attnsweep.report.text import line
     from attnsweep.report.words import title, verdict
 
     console = Console(highlight=False, markup=False, emoji=False)
+    notes = Footnotes(derived)
     for section in derived.sections:
         console.print(Text(line(title(section)), style="bold"))
         console.print(Text(line(verdict(section))))
         if section.standings:
             console.print(Text(line(section.baseline_why)))
             console.print()
-            console.print(to_rich(best_table(section)))
+            console.print(to_rich(best_table(section, notes)))
             console.print()
-            console.print(to_rich(standings_table(section, short=True)))
+            console.print(to_rich(standings_table(section, notes, short=True)))
         console.print()
+    for mark, meaning in content.legend:
+        console.print(Text(f"^{mark}  {line(meaning)}"))
     console.print(Text(counts(derived), style="bold"))
     if content.failures:
         console.print()

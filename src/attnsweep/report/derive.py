@@ -149,8 +149,10 @@ def derive(rows: list[Row], versions: str = "newest", baseline: str | None = Non
     wanted = None if baseline is None else _wanted(baseline, labels)
     tables: dict[Key, list[CaseRow]] = defaultdict(list)
     cases: dict[tuple[Key, str], list[int]] = defaultdict(list)
-    for index, (row, device) in enumerate(zip(rows, devices, strict=True)):
-        cases[(_key(row, device), str(row["case"]))].append(index)
+    keys = [_key(row, device) for row, device in zip(rows, devices, strict=True)]
+    for index, (row, places) in enumerate(zip(rows, _places(rows, keys), strict=True)):
+        for key in places:
+            cases[(key, str(row["case"]))].append(index)
     for (key, _), indices in cases.items():
         for timer, case in _cases([rows[i] for i in indices], [labels[i] for i in indices]):
             tables[replace(key, timer=timer)].append(case)
@@ -161,6 +163,23 @@ def derive(rows: list[Row], versions: str = "newest", baseline: str | None = Non
 def _key(row: Row, device: str) -> Key:
     said = {name: line(row[name]) for name in ("scenario", "direction", "dtype", "cache", "axis")}
     return Key(device=device, timer="", **said)
+
+
+def _places(rows: list[Row], keys: list[Key]) -> list[list[Key]]:
+    """The tables each row belongs to: its own, for a failure those of its kind in which something was measured.
+
+    A cell that failed before timing says the cache that was planned (cold), which on a CPU is not the one that
+    the others were measured with (hot); it must not open a table of failures beside them.
+    """
+    measured: dict[Key, dict[Key, None]] = defaultdict(dict)
+    for row, key in zip(rows, keys, strict=True):
+        if row["status"] == Status.OK:
+            measured[replace(key, cache="")][key] = None
+    places = []
+    for row, key in zip(rows, keys, strict=True):
+        others = measured[replace(key, cache="")]
+        places.append([key] if row["status"] == Status.OK or key in others or not others else list(others))
+    return places
 
 
 def _order(key: Key) -> tuple[str, ...]:
@@ -239,9 +258,7 @@ def _wanted(baseline: str, labels: list[Label]) -> Label:
         return choices[baseline]
     same = [label for label in choices.values() if label.impl == baseline]
     if not same:
-        raise ConfigError(
-            f"--baseline: no label is called {baseline!r}, choose one of {', '.join(sorted(choices))}"
-        )
+        raise ConfigError(f"--baseline: no label is called {baseline!r}, choose one of {', '.join(sorted(choices))}")
     same.sort(key=lambda label: naming.version_key(label.version), reverse=True)
     return min(same, key=lambda label: (bool(label.variant), label.compile != "eager", label.variant))
 
@@ -265,15 +282,11 @@ def _baseline(
         return wanted.text, f"Baseline: {wanted.text} (chosen); {some}."
     if not complete:
         return None, "No speed-ups: no implementation is ok in every case, so there is no baseline."
-    naive = [
-        labels[text] for text in complete if labels[text].impl == DEFAULT_BASELINE and labels[text].plain
-    ]
+    naive = [labels[text] for text in complete if labels[text].impl == DEFAULT_BASELINE and labels[text].plain]
     if naive:
         newest = max(naive, key=lambda label: naming.version_key(label.version))
         return newest.text, f"Baseline: {newest.text}."
-    slowest = max(
-        complete, key=lambda text: (geometric_mean([_latency(case, text) for case in rankable]), text)
-    )
+    slowest = max(complete, key=lambda text: (geometric_mean([_latency(case, text) for case in rankable]), text))
     return slowest, f"Baseline: {slowest}, the slowest that is ok in every case."
 
 

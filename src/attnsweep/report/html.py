@@ -45,9 +45,7 @@ def to_html(content: Content, plots: Path) -> str:
     """The page, with the SVG files of `plots` inside it as images: an image runs no script."""
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["line"] = line
     environment.filters["visible"] = lambda value: visible(value, keep="\n\t")
     environment.filters["svg"] = lambda plot: _data_uri(plots / f"{plot.stem}.svg")

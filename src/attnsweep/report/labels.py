@@ -79,7 +79,7 @@ def newest_versions(rows: list[Row], devices: list[str]) -> list[bool]:
     """
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for index, (row, device) in enumerate(zip(rows, devices, strict=True)):
-        identity = ("impl", "variant", "compile", "scenario", "case", "cache")
+        identity = ("impl", "variant", "compile", "scenario", "case")
         groups[(device, *(row[name] for name in identity))].append(index)
     keep = [False] * len(rows)
     for group in groups.values():

@@ -38,8 +38,7 @@ def machine_table(derived: Derived) -> Table:
     described = {key: _describe(*key, rows) for key, rows in sorted(groups.items())}
     names = [name for name in next(iter(described.values())) if any(one[name] for one in described.values())]
     rows = tuple(
-        (Cell(name), *(Cell(one[name] or "-", dim=not one[name]) for one in described.values()))
-        for name in names
+        (Cell(name), *(Cell(one[name] or "-", dim=not one[name]) for one in described.values())) for name in names
     )
     columns = (Column(""), *(Column(f"{device} on {host}") for device, host in described))
     return Table("Machines", (), columns, rows)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from string import ascii_lowercase
 
-from attnsweep.report.aggregate import Measurement
-from attnsweep.report.derive import Derived
+from attnsweep.report.aggregate import PRECISION, Measurement
+from attnsweep.report.derive import Derived, Section
 from attnsweep.report.text import line
 
 MEANINGS = {
@@ -43,6 +43,17 @@ class Footnotes:
         """The marks of a measurement that has a number."""
         return tuple(self._letters[mark] for mark in one.marks if mark in self._letters)
 
+    def precision(self, section: Section, text: str) -> tuple[str, ...]:
+        """The marks of a label that does not compute in the precision of the cases of a table."""
+        seen = {
+            mark
+            for case in section.cases
+            if text in case.measured
+            for mark in case.measured[text].marks
+            if mark.startswith(PRECISION)
+        }
+        return tuple(letter for mark, letter in self._letters.items() if mark in seen)
+
     def legend(self) -> list[tuple[str, str]]:
         """Each mark with its meaning."""
         return [(letter, _meaning(flag)) for flag, letter in self._letters.items()]
@@ -51,8 +62,8 @@ class Footnotes:
 def _meaning(flag: str) -> str:
     if flag in MEANINGS:
         return f"{flag}: {MEANINGS[flag]}"
-    if flag.startswith("precision "):
-        name = flag.removeprefix("precision ")
+    if flag.startswith(PRECISION):
+        name = flag.removeprefix(PRECISION)
         return f"computes in a precision of its own ({line(name)}), not in the case's: its speed has a price"
     return line(flag)
 

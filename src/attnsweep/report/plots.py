@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnsweep.report.aggregate import Measurement
-from attnsweep.report.derive import CaseRow, Derived, Section
+from attnsweep.report.aggregate import PRECISION, Measurement
+from attnsweep.report.derive import CaseRow, Derived, Section, Standing
 from attnsweep.report.styles import Style, assign, drawable, settings
 from attnsweep.report.text import listing, times, whole
 from attnsweep.report.words import constants, field_value, placed, shown_fields, title
@@ -141,26 +142,22 @@ def _panels(section: Section, cases: list[CaseRow]) -> dict[str, list[CaseRow]]:
     groups: dict[tuple[str, ...], list[CaseRow]] = defaultdict(list)
     for case in sorted(cases, key=lambda case: [_natural(case.fields.get(name)) for name in beside]):
         groups[tuple(f"{name} {field_value(case, name, axis)}" for name in beside)].append(case)
-    return {
-        ", ".join(key): sorted(group, key=lambda one: one.axis_value or 0) for key, group in groups.items()
-    }
+    return {", ".join(key): sorted(group, key=lambda one: one.axis_value or 0) for key, group in groups.items()}
 
 
 def _natural(value: Any) -> tuple[float, str]:
     return (float(value), "") if isinstance(value, (int, float)) else (math.inf, str(value))
 
 
-def _lines(
-    section: Section, panels: dict[str, list[CaseRow]], measure: Measure, styles: dict[str, Style]
-) -> Figure:
+def _lines(section: Section, panels: dict[str, list[CaseRow]], measure: Measure, styles: dict[str, Style]) -> Figure:
     """Small multiples of one measure, with one legend beside them."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.lines import Line2D
 
     labels = [standing.label.text for standing in section.standings]
-    shown = [drawable(_marked(section, text)) for text in labels]
-    columns = min(len(panels), 3)
+    shown = _names(section)
+    columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
     legend = 0.55 + 0.073 * max((len(text) for text in shown), default=0)
     height = max(rows * 2.9 + 0.9, 0.9 + 0.205 * len(labels) + 0.5)
@@ -170,17 +167,18 @@ def _lines(
     figure = Figure(figsize=(width, height), layout=layout)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     axes = [ax for row in grid for ax in row]
+    reached: list[float] = []
     for ax, (name, cases) in zip(axes, panels.items(), strict=False):
-        _panel(ax, cases, labels, measure, styles)
+        reached += _panel(ax, cases, labels, measure, styles)
         _ticks_x(ax, sorted({case.axis_value for case in cases if case.axis_value is not None}), wide - 0.6)
         ax.set_title(drawable(name), loc="left")
-        ax.set_xlabel(drawable(section.key.axis or "axis", 30))
+        ax.set_xlabel(_axis_title(section.key.axis))
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
     for row in grid:
         row[0].set_ylabel(measure.axis)
-    _finish_y(axes[: len(panels)], measure)
-    _heading(figure, section, width, legend)
+    _finish_y(axes[: len(panels)], measure, reached)
+    _set_heading(figure, section, width)
     handles = [Line2D([], [], **styles[text].line_options()) for text in labels]
     figure.legend(
         handles,
@@ -192,48 +190,73 @@ def _lines(
     return figure
 
 
-def _marked(section: Section, text: str) -> str:
-    """A label for a plot: a star says that it does not compute in the case's own precision."""
+def _axis_title(axis: str) -> str:
+    """The axis with its unit: every length is in tokens, a resolution in pixels."""
+    unit = " (tokens)" if axis.endswith("_len") else " (px)" if axis == "resolution" else ""
+    return drawable(axis or "axis", 30) + unit
+
+
+def _names(section: Section) -> list[str]:
+    """The labels of the standings as a plot shows them, all different; a star marks another precision."""
+    names: list[str] = []
+    for standing in section.standings:
+        name, number = drawable(standing.label.text), 1
+        star = " *" if _starred(section, standing.label.text) else ""
+        while name + star in names:
+            number += 1
+            name = f"{drawable(standing.label.text)} #{number}"
+        names.append(name + star)
+    return names
+
+
+def _starred(section: Section, text: str) -> bool:
+    """Whether a label computes in a precision of its own."""
     native = all(
-        not mark.startswith("precision ")
+        not mark.startswith(PRECISION)
         for case in section.cases
         if text in case.measured
         for mark in case.measured[text].marks
     )
-    return text if native else f"{text} *"
+    return not native
 
 
-def _heading(figure: Figure, section: Section, width: float, legend: float) -> None:
-    """Title above, what is constant and what the star means below it, cut to the figure's width."""
-    room = int((width - 0.3) / 0.078)
+def _heading(section: Section, width: float) -> list[str]:
+    """Title above, what is constant and what the star means below it, wrapped to the figure's width."""
+    room = int((width - 0.3) / 0.085)
     lines = [drawable(title(section), room)]
     timer = listing(list(dict.fromkeys(case.timer for case in section.rankable)))
     below = "; ".join(part for part in (constants(section), f"timer {timer}" if timer else "") if part)
-    starred = any(_marked(section, one.label.text) != one.label.text for one in section.standings)
-    if starred:
+    if any(_starred(section, one.label.text) for one in section.standings):
         below += ("; " if below else "") + "* not in the case's own precision"
-    if below:
-        lines.append(drawable(below, room))
-    figure.suptitle("\n".join(lines), x=0.1 / width, ha="left", fontsize=10)
+    lines += textwrap.wrap(drawable(below, 2 * room), room)
+    return lines
+
+
+def _set_heading(figure: Figure, section: Section, width: float) -> None:
+    figure.suptitle("\n".join(_heading(section, width)), x=0.1 / width, ha="left", fontsize=10)
 
 
 def _panel(
     ax: Axes, cases: list[CaseRow], labels: list[str], measure: Measure, styles: dict[str, Style]
-) -> None:
+) -> list[float]:
+    """Draw one panel's lines with their intervals; every value reached is returned."""
+    reached: list[float] = []
     for text in labels:
         points = []
         for case in cases:
             one = case.ranked.get(text)
-            if one is None or one.interval is None:
+            middle = None if one is None else measure.value(one, one.latency_ms)
+            if one is None or one.interval is None or middle is None:
+                # A gap in the line: nothing is drawn between the neighbours of a case that failed.
+                points.append((case.axis_value, math.nan, math.nan, math.nan))
                 continue
-            middle = measure.value(one, one.latency_ms)
             ends = (measure.value(one, one.interval.low), measure.value(one, one.interval.high))
-            if middle is not None:
-                points.append((case.axis_value, middle, ends[0] or middle, ends[1] or middle))
-        if points:
-            at, middles, lows, highs = zip(*points, strict=True)
-            ax.plot(at, middles, **styles[text].line_options())
-            ax.fill_between(at, lows, highs, color=styles[text].colour, alpha=0.22, linewidth=0)
+            points.append((case.axis_value, middle, ends[0] or middle, ends[1] or middle))
+        at, middles, lows, highs = zip(*points, strict=True)
+        reached += [value for value in (*middles, *lows, *highs) if math.isfinite(value)]
+        ax.plot(at, middles, **styles[text].line_options())
+        ax.fill_between(at, lows, highs, color=styles[text].colour, alpha=0.22, linewidth=0)
+    return reached
 
 
 def _ticks_x(ax: Axes, xs: list[float], inches: float) -> None:
@@ -264,35 +287,41 @@ def _ticks_x(ax: Axes, xs: list[float], inches: float) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
 
 
-def _finish_y(axes: list[Axes], measure: Measure) -> None:
-    """Shared limits from the data, and ticks with plain numbers."""
-    import numpy as np
-    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+def _finish_y(axes: list[Axes], measure: Measure, values: list[float]) -> None:
+    """Shared limits from the data and their intervals, and ticks with plain numbers."""
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-    values = [y for ax in axes for drawn in ax.lines for y in np.asarray(drawn.get_ydata(), float).tolist()]
     if not values:
         return
-    low, high = min(values), max(values)
-    ax = axes[0]
+    low, high = (min(values), max(values)) if measure.log else (0.0, max(values) * 1.06)
     if measure.log:
-        ax.set_yscale("log")
+        axes[0].set_yscale("log")
         margin = max((high / low) ** 0.06, 1.02)
         low, high = low / margin, high * margin
+    axes[0].set_ylim(low, high)
+    ticks, shown = _ticks_y(low, high, measure.log)
+    for ax in axes:
+        ax.yaxis.set_major_locator(FixedLocator(ticks))
+        ax.yaxis.set_major_formatter(FixedFormatter(shown))
+        ax.yaxis.set_minor_locator(NullLocator())
+
+
+def _ticks_y(low: float, high: float, log: bool) -> tuple[list[float], list[str]]:
+    """Ticks between `low` and `high` with their texts; 1, 2, 5 of each decade where a log axis has room."""
+    from matplotlib.ticker import MaxNLocator
+
+    if log:
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         steps = (1, 2, 5) if math.log10(high / low) < 3.3 else (1,)
-        ticks = [
-            step * 10.0**power for power in decades for step in steps if low <= step * 10.0**power <= high
-        ]
-        if len(ticks) < 3:
-            ticks = [tick for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
-    else:
-        low, high = 0.0, high * 1.06
-        ticks = [tick for tick in MaxNLocator(7).tick_values(low, high) if low <= tick <= high]
-    ax.set_ylim(low, high)
-    for one in axes:
-        one.yaxis.set_major_locator(FixedLocator(ticks))
-        one.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.10g}"))
-        one.yaxis.set_minor_locator(NullLocator())
+        ticks = [step * 10.0**power for power in decades for step in steps]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) >= 3:
+            return ticks, [f"{tick:.10g}" for tick in ticks]
+    ticks = [
+        float(tick) for tick in MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low <= tick <= high
+    ]
+    decimals = max(len(f"{tick:.10g}".partition(".")[2]) for tick in ticks) if ticks else 0
+    return ticks, [f"{tick:.{decimals}f}" for tick in ticks]
 
 
 def _bars(section: Section, styles: dict[str, Style]) -> Figure:
@@ -300,22 +329,22 @@ def _bars(section: Section, styles: dict[str, Style]) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    total = len(section.cases)
-    standings = [one for one in section.standings if section.baseline is None or one.speedup is not None]
-    labels = [drawable(_marked(section, one.label.text)) for one in standings]
-    lengths = [
-        float(one.wins + one.unopposed) if section.baseline is None else float(one.speedup or 0)
-        for one in standings
+    based = section.baseline is not None
+    shown = [
+        (one, name, float(one.speedup or 0.0) if based else float(one.wins + one.unopposed), _note(section, one))
+        for one, name in zip(section.standings, _names(section), strict=True)
+        if one.speedup is not None or not based
     ]
-    notes = [_bar_note(section, index, total) for index in range(len(section.standings))]
-    notes = [note for note, one in zip(notes, section.standings, strict=True) if one in standings]
+    standings, labels, lengths, notes = zip(*shown, strict=True)
     left = 0.35 + 0.078 * max(len(text) for text in labels)
     longest = max([*lengths, 1.0]) * 1.02
     ends = [4.2 * length / longest + 0.072 * len(note) for length, note in zip(lengths, notes, strict=True)]
     right = 0.2 + max(0.0, *(end - 4.2 for end in ends))
-    width, height = left + 4.2 + right, 1.2 + 0.29 * len(labels)
+    width = left + 4.2 + right
+    above = 0.22 + 0.175 * len(_heading(section, width))
+    height = above + 0.29 * len(labels) + 0.65
     figure = Figure(figsize=(width, height))
-    top = 1 - 0.55 / height
+    top = 1 - above / height
     ax = figure.add_axes((left / width, 0.52 / height, 4.2 / width, top - 0.52 / height))
     for place, (one, length) in enumerate(zip(standings, lengths, strict=True)):
         style = styles[one.label.text]
@@ -348,12 +377,13 @@ def _bars(section: Section, styles: dict[str, Style]) -> Figure:
     else:
         ax.axvline(1.0, color="#444444", linewidth=0.9, linestyle=(0, (2, 2)))
         ax.set_xlabel(drawable(f"speed-up over {section.baseline} (geometric mean)", 70))
-    _heading(figure, section, width, 0.0)
+    _set_heading(figure, section, width)
     return figure
 
 
-def _bar_note(section: Section, index: int, total: int) -> str:
-    one = section.standings[index]
+def _note(section: Section, one: Standing) -> str:
+    """What stands at the end of a bar."""
+    total = len(section.cases)
     if section.baseline is None:
         return placed(one, total)
     won = f", {placed(one, total)}" if one.wins + one.unopposed + one.ties else ""

@@ -79,8 +79,8 @@ def settings() -> dict[str, Any]:
     }
 
 
-def drawable(value: object, limit: int = 60) -> str:
-    """`value` as one line that the plots' font can draw, cut to `limit` characters.
+def drawable(value: object, limit: int = 72) -> str:
+    """`value` as one line that the plots' font can draw, its middle cut out beyond `limit` characters.
 
     A leading underscore, which matplotlib takes for "not in the legend", is set behind a space of no width.
     """
@@ -88,5 +88,7 @@ def drawable(value: object, limit: int = 60) -> str:
 
     font = font_manager.get_font(font_manager.findfont(FONT))
     text = "".join(one if font.get_char_index(ord(one)) else "?" for one in line(value))
-    text = text if len(text) <= limit else text[: limit - 3] + "..."
+    if len(text) > limit:
+        head = (limit - 3) // 2
+        text = text[:head] + "..." + text[len(text) - (limit - 3 - head) :]
     return f" {text}" if text.startswith("_") else text

@@ -75,23 +75,21 @@ def _absent(section: Section) -> str:
     return f"Ranked in no case: {', '.join(told)}." if told else ""
 
 
-def standings_table(section: Section, short: bool = False) -> Table:
+def standings_table(section: Section, footnotes: Footnotes, short: bool = False) -> Table:
     """Who won how often and by how much; `short` headings leave the baseline to the line above."""
     unopposed = any(one.unopposed for one in section.standings)
     columns = [Column("implementation"), Column("wins", True), Column("ties", True)]
     columns += [Column("unopposed", True)] if unopposed else []
     columns += [Column("cases", True)]
-    columns += (
-        [Column("speed-up" if short else f"speed-up over {section.baseline}", True)]
-        if section.baseline
-        else []
-    )
+    columns += [Column("speed-up" if short else f"speed-up over {section.baseline}", True)] if section.baseline else []
     columns += [Column("vs best" if short else "time against the fastest", True)]
     total = len(section.cases)
     rows = []
-    for place, one in enumerate(section.standings):
+    most = max((one.wins + one.unopposed for one in section.standings), default=0)
+    for one in section.standings:
+        leads = most > 0 and one.wins + one.unopposed == most
         row = [
-            Cell(one.label.text, best=place == 0 and one.complete),
+            Cell(one.label.text, marks=footnotes.precision(section, one.label.text), best=leads),
             Cell(str(one.wins)),
             Cell(str(one.ties)),
         ]
@@ -102,7 +100,8 @@ def standings_table(section: Section, short: bool = False) -> Table:
         rows.append(tuple(row))
     notes = [
         "Geometric means; an implementation without a result in every case says over how many its mean goes, "
-        "and is placed after those that have all."
+        "and is placed after those that have all.",
+        section.baseline_why,
     ]
     if unopposed:
         notes.append("Unopposed: nothing else is ranked in that case.")
@@ -113,7 +112,7 @@ def _mean(value: float | None, over: int, total: int) -> str:
     return times(value) + (f" over {over}" if value is not None and over < total else "")
 
 
-def best_table(section: Section) -> Table:
+def best_table(section: Section, footnotes: Footnotes) -> Table:
     """Each case with its fastest implementation and the runner-up, narrow enough for a terminal."""
     names = shown_fields(section)
     columns = [Column(name, number=name != "case") for name in names]
@@ -128,7 +127,8 @@ def best_table(section: Section) -> Table:
             rows.append((*row, Cell("none", dim=True), *[Cell("-")] * (len(columns) - len(names) - 1)))
             continue
         best = case.fastest[0]
-        row += [Cell(best, best=len(case.fastest) == 1), Cell(digits(ranked[best].latency_ms))]
+        marks = footnotes.of(ranked[best])
+        row += [Cell(best, marks=marks, best=len(case.fastest) == 1), Cell(digits(ranked[best].latency_ms))]
         row += [Cell(times(case.ratio(best, section.baseline)))] if section.baseline else []
         after = next((text for text in ranked if text != best), None)
         if after is None:

@@ -68,6 +68,11 @@ def _markdown_cell(cell: Cell) -> str:
     return text
 
 
+def _cut(text: str, limit: int) -> str:
+    """The heading of a column that does not wrap may not push the others off the screen."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
 def _style(cell: Cell) -> str:
     return "bold" if cell.best or cell.bold else "dim" if cell.dim else ""
 
@@ -81,7 +86,7 @@ def to_rich(table: Table) -> RichTable:
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for column in table.columns:
         drawn.add_column(
-            Text(line(column.title)),
+            Text(_cut(line(column.title), 24) if column.number else line(column.title)),
             justify="right" if column.number else "left",
             no_wrap=column.number,
             overflow="fold",

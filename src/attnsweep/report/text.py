@@ -36,23 +36,23 @@ def markdown(value: object) -> str:
     text = html.escape(line(value), quote=False)
     text = re.sub(r"([\\`*\[\]|~!$])", r"\\\1", text)
     text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
+    text = re.sub(r"@(?=\w)|#(?=\d)", lambda match: match[0] + "<!-- -->", text)
     text = re.sub(r"(?i)(https?|ftp)://", r"\1&#58;//", text)
     text = re.sub(r"(?i)\bwww\.", "www&#46;", text)
-    text = re.sub(r"@(?=\w)|#(?=\d)", lambda match: match[0] + "<!-- -->", text)
     # At the start of a paragraph these would make a heading, a list or a rule.
     text = re.sub(r"^([#+-])(?=\s)|^([=-])(?=[=-]+$)", r"\\\g<0>", text)
     return re.sub(r"^(\d+)([.)])(?=\s)", r"\1\\\2", text)
 
 
 def markdown_code(value: object) -> str:
-    """`value` as a code span of one line that may stand in a table; empty for None."""
+    """`value` as code of one line that may stand in a table; empty for None.
+
+    A code span where the text holds nothing that could end it, else HTML's element with escaped text.
+    """
     text = line(value)
     if not text:
         return ""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * (longest + 1)
-    pad = " " if text[0] == "`" or text[-1] == "`" else ""
-    return f"{fence}{pad}{text}{pad}{fence}".replace("|", "\\|")
+    return f"<code>{markdown(text)}</code>" if re.search(r"[`|<>&\\]", text) else f"`{text}`"
 
 
 def csv_text(value: object) -> str:
@@ -67,7 +67,9 @@ def digits(value: float | None, significant: int = 4) -> str:
         return "-"
     if value == 0:
         return "0"
-    places = max(0, min(9, significant - 1 - math.floor(math.log10(abs(value)))))
+    # From the rounded number: 0.99999 is 1.000, not 1.0000.
+    power = int(f"{value:.{significant - 1}e}".partition("e")[2])
+    places = max(0, min(9, significant - 1 - power))
     return f"{value:.{places}f}"
 
 

@@ -27,6 +27,10 @@ _FAMILY = {
 }
 
 
+#: Half-width of an interval, as a fraction, from which the verdict warns of its ratios.
+ROUGH = 0.1
+
+
 def title(section: Section) -> str:
     """What the table holds constant, as a heading."""
     key = section.key
@@ -82,6 +86,8 @@ def constants(section: Section) -> str:
     for name, value in fixed.items():
         if value in (None, "none") or (name == "head_dim_v" and value == fixed.get("head_dim")):
             continue
+        if name in ("q_len", "kv_len") and value == cases[0].axis_value and section.key.axis in shown:
+            continue
         if name == "num_kv_heads" and value == fixed.get("num_heads"):
             continue
         if name == "causal":
@@ -103,20 +109,27 @@ def timers(section: Section) -> str:
 def intervals(section: Section) -> str:
     """A sentence that says what the intervals are."""
     kinds = dict.fromkeys(
-        one.interval.kind
-        for case in section.cases
-        for one in case.measured.values()
-        if one.interval is not None
+        one.interval.kind for case in section.cases for one in case.measured.values() if one.interval is not None
     )
     return f"Intervals: {'; '.join(INTERVALS[kind] for kind in kinds)}." if kinds else ""
 
 
 def half_width(one: Measurement) -> str:
     """The interval's larger side in percent of the latency; empty where there is no interval."""
+    side = _side(one)
+    return "" if side is None else f"±{digits(100 * side, 2)}%"
+
+
+def _side(one: Measurement) -> float | None:
+    """The interval's larger side as a fraction of the latency."""
     if one.interval is None or one.latency_ms is None or one.interval.kind == "none":
-        return ""
-    side = max(one.interval.high - one.latency_ms, one.latency_ms - one.interval.low) / one.latency_ms
-    return f"±{digits(100 * side, 2)}%"
+        return None
+    return max(one.interval.high - one.latency_ms, one.latency_ms - one.interval.low) / one.latency_ms
+
+
+def _widest(section: Section, text: str) -> float:
+    """The largest of a label's half-widths over a table."""
+    return max((_side(case.ranked[text]) or 0.0 for case in section.rankable if text in case.ranked), default=0.0)
 
 
 def verdict(section: Section) -> str:
@@ -137,10 +150,18 @@ def verdict(section: Section) -> str:
             f"{len(ties)} of {count(total, 'case')} {'is a tie' if len(ties) == 1 else 'are ties'}"
             f" (intervals overlap) among {names}"
         )
+    if any(_unsure(case) for case in cases):
+        said.append("Some of these have no interval: what is close may be a tie")
     if len(cases) < len(section.cases):
         missing = len(section.cases) - len(cases)
         said.append(f"{count(missing, 'case')} {'has' if missing == 1 else 'have'} no result at all")
     return ". ".join(sentence for sentence in said) + "."
+
+
+def _unsure(case: CaseRow) -> bool:
+    """Whether a case was decided without an interval of the fastest."""
+    interval = case.measured[case.fastest[0]].interval
+    return interval is not None and interval.kind == "none" and len(case.ranked) > 1
 
 
 def _leaders(section: Section) -> list[str]:
@@ -167,6 +188,10 @@ def _leaders(section: Section) -> list[str]:
         ratios = [case.ratio(text, others[0].label.text) or 1.0 for case in section.rankable]
         behind = times(geometric_mean(ratios))
         sentences.append(f"Next is {others[0].label.text}, which takes {behind} its time")
+    rough = [name for name in dict.fromkeys((text, section.baseline)) if name and _widest(section, name) > ROUGH]
+    if rough:
+        widths = [f"{name} to ±{digits(100 * _widest(section, name), 2)}%" for name in rough]
+        sentences.append(f"Ratios are rough: the worst case is known for {listing(widths)}")
     marks = dict.fromkeys(
         mark for case in section.rankable if text in case.fastest for mark in case.measured[text].marks
     )
@@ -177,7 +202,7 @@ def _leaders(section: Section) -> list[str]:
 
 def placed(standing: Standing, total: int) -> str:
     """A standing's wins as a short text for a plot: 5 wins, 1 tie of 6."""
-    parts = [count(standing.wins + standing.unopposed, "win")]
-    if standing.ties:
-        parts.append(count(standing.ties, "tie"))
+    wins = standing.wins + standing.unopposed
+    parts = [count(wins, "win")] if wins or not standing.ties else []
+    parts += [count(standing.ties, "tie")] if standing.ties else []
     return f"{', '.join(parts)} of {total}"

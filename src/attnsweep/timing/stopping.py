@@ -5,12 +5,17 @@ from __future__ import annotations
 from attnsweep.timing.statistics import median, median_interval
 
 
+#: A slow call may take this many times the cap to reach the fewest blocks: an interval is worth the wait.
+_PATIENCE = 4
+
+
 class IntervalRule:
     """Stop when the 95 % interval of the median over block medians is narrow enough, or at a cap.
 
     `target` is the half-width relative to the median, `min_blocks` the fewest blocks and `min_time_s` the shortest
-    time before the interval may stop it, `time_cap_s` the longest time since the first block began, `max_samples`
-    the most samples. `why()` is interval, time or samples.
+    time before the interval may stop it, `time_cap_s` the time since the first block began at which it stops anyway
+    (four times that while there are fewer than `min_blocks`), `max_samples` the most samples. `why()` is interval,
+    time or samples.
     """
 
     def __init__(
@@ -40,7 +45,7 @@ class IntervalRule:
             if interval and (interval[1] - interval[0]) / 2 <= self.target * median(self.block_medians):
                 self._why = "interval"
                 return
-        if elapsed_s >= self.time_cap_s and count >= min(self.min_blocks, 2):
+        if elapsed_s >= self.time_cap_s and (count >= self.min_blocks or elapsed_s >= _PATIENCE * self.time_cap_s):
             self._why = "time"
         elif self._samples >= self.max_samples:
             self._why = "samples"

@@ -1,0 +1,205 @@
+"""Tables, footnotes and plots as the reader sees them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_records import SPEED, decode, flux, prefill, values
+
+from attnsweep.errors import Status
+from attnsweep.report import plots, words
+from attnsweep.report.derive import Derived, derive
+from attnsweep.report.failures import counts, failure_table, failures
+from attnsweep.report.labels import Label
+from attnsweep.report.machines import library_table, machine_table
+from attnsweep.report.notes import Footnotes
+from attnsweep.report.styles import assign
+from attnsweep.report.summary import latency_table, standings_table, status_table
+from attnsweep.report.tables import Cell, Table, to_markdown
+
+POINT = prefill(1, 2048)
+
+
+def texts(table: Table) -> list[list[str]]:
+    return [[cell.text for cell in row] for row in table.rows]
+
+
+def latency(derived: Derived) -> Table:
+    return latency_table(derived.sections[0], Footnotes(derived))
+
+
+def svg(derived: Derived, folder: Path, kind: str) -> str:
+    plot = next(one for one in plots.draw_all(derived, folder) if one.kind == kind)
+    return (folder / f"{plot.stem}.svg").read_text()
+
+
+def drawn_texts(source: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", source)
+
+
+def test_only_the_fields_that_vary_are_columns() -> None:
+    """What all rows share is said once; a length that equals the axis is not repeated."""
+    derived = derive([values(prefill(b, s), timer="events") for b in (1, 4) for s in (2048, 4096)])
+    assert [column.title for column in latency(derived).columns] == ["seq_len", "batch_size", "fastest", "fa2"]
+    assert words.constants(derived.sections[0]) == "num_heads 32, head_dim 128, causal"
+
+
+def test_a_length_that_differs_from_the_axis_is_shown() -> None:
+    """Flux's axis is the text, its sequence is image and text."""
+    derived = derive([values(flux(text)) for text in (128, 512)])
+    assert [column.title for column in latency(derived).columns][:2] == ["text_len", "q_len"]
+
+
+def test_rows_that_no_field_tells_apart_show_their_case() -> None:
+    """Two cases never look like one."""
+    derived = derive([values(POINT), values(POINT, case="another", cell_id="2")])
+    assert "case" in [column.title for column in latency(derived).columns]
+
+
+def test_the_fastest_is_bold_a_tie_is_said_and_a_failure_is_its_status() -> None:
+    """A cell is a number, a status, or a dash where nothing was run."""
+    slow = [values(POINT, "naive", latency_ms=4.0), values(POINT, "flex", status=Status.TIMEOUT)]
+    rows = [values(POINT, latency_ms=1.0), values(POINT, "xformers", latency_ms=1.001), *slow]
+    other = prefill(1, 4096)
+    rows += [values(other, latency_ms=2.0), values(other, "naive", latency_ms=8.0)]
+    rows += [values(other, "flex", latency_ms=9.0)]
+    table = latency(derive([{**row, "timer": "events"} for row in rows]))
+    assert [column.title for column in table.columns[2:]] == ["fa2", "naive", "xformers", "flex"]
+    assert texts(table) == [
+        ["2048", "tie: fa2, xformers", "1.000", "4.000", "1.001", "timeout"],
+        ["4096", "fa2", "2.000", "8.000", "-", "9.000"],
+    ]
+    assert [cell.best for cell in table.rows[0]] == [False, False, True, False, True, False]
+    assert table.rows[0][2].note == "4.00x, ±0.40%"
+
+
+def test_flags_are_marks_with_a_legend() -> None:
+    """The same mark means the same in the whole report, and only what is used is explained."""
+    rows = [values(POINT, flags=["unproven", "own <flag>"]), values(POINT, "flex", flags=["fallback"])]
+    derived = derive(rows)
+    notes = Footnotes(derived)
+    assert [mark for mark, _ in notes.legend()] == ["a", "b", "c"]
+    assert [told.split(":")[0] for _, told in notes.legend()] == ["fallback", "unproven", "own <flag>"]
+    measured = derived.sections[0].cases[0].measured
+    assert (notes.of(measured["flex"]), notes.of(measured["fa2"])) == (("a",), ("b", "c"))
+
+
+def test_another_precision_is_marked_wherever_it_is_ranked(tmp_path: Path) -> None:
+    """In the latencies, in the standings, in the verdict and in the plots."""
+    rows = [values(POINT, "sage", latency_ms=1.0, precision_class="int8"), values(POINT, latency_ms=2.0)]
+    derived = derive(rows)
+    section = derived.sections[0]
+    standings = standings_table(section, Footnotes(derived))
+    assert [row[0].marks for row in standings.rows] == [("a",), ()]
+    assert latency(derived).rows[0][2].marks == ("a",)
+    assert "Marks on sage: precision int8" in words.verdict(section)
+    assert "sage *" in drawn_texts(svg(derived, tmp_path, "winners"))
+
+
+def test_equal_failures_are_one_row() -> None:
+    """Label, status and reason make the group; the worst comes first, with a command and a traceback."""
+    rows = [values(prefill(b, 2048), "flex", status=Status.UNSUPPORTED) for b in (1, 4)]
+    rows += [values(decode(1, 2048), "flex", status=Status.UNSUPPORTED)]
+    rows += [values(POINT, "x", status=Status.CRASHED), values(POINT)]
+    derived = derive(rows)
+    found = failures(derived)
+    assert [(one.status, one.label, len(one.cases), one.processes) for one in found] == [
+        ("crashed", "x", 1, 1),
+        ("unsupported", "flex", 3, 3),
+    ]
+    assert found[0].command == "attnsweep impl=x compile=eager scenario=prefill name=h200"
+    assert [column.title for column in failure_table(found).columns][-1] == "run the first again"
+    assert counts(derived) == "5 processes: 3 unsupported, 1 crashed, 1 ok."
+    assert texts(status_table(derived))[-1] == ["all", "1", "3", "1"]
+
+
+def test_the_environment_says_what_the_records_say() -> None:
+    """One column a machine, ranges for what changed, and the libraries' versions."""
+    rows = [values(POINT, sm_clock_mhz=1500.0), values(decode(1, 2048), "xformers", sm_clock_mhz=1980.0)]
+    rows += [values(POINT, hostname="node-2", driver="590.1")]
+    derived = derive(rows)
+    table = machine_table(derived)
+    said = {row[0]: row[1:] for row in texts(table)}
+    assert [column.title for column in table.columns] == ["", "NVIDIA H200 on node-1", "NVIDIA H200 on node-2"]
+    assert said["driver"] == ["580.82", "590.1"]
+    assert said["SM clock while timing"][0] == "1500 to 1980 MHz"
+    assert said["power limit"][0] == "700 W"
+    assert ["flash-attn", "2.8.3", "fa2"] in texts(library_table(derived))
+
+
+def test_markdown_rows_have_as_many_fields_as_the_heading() -> None:
+    """Also with a pipe in the text."""
+    columns = latency(derive([values(POINT)])).columns[:2]
+    source = to_markdown(Table("a|b", (), columns, ((Cell("x|y", best=True), Cell("1", "2|", ("a",))),)))
+    rows = [line for line in source.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {3}
+    assert r"| **x\|y** | 1 (2\|) <sup>a</sup> |" in rows
+
+
+def test_a_label_looks_the_same_in_every_plot() -> None:
+    """Style depends on the labels, not on their order; one implementation's modes share colour and marker."""
+    labels = [Label(f"impl{n}", "", mode, "", f"{n}{mode}") for n in range(8) for mode in ("eager", "default")]
+    styles = assign(labels)
+    assert assign(labels[::-1]) == styles
+    looks = {(style.colour, style.marker, str(style.line)) for style in styles.values()}
+    assert len(looks) == 16
+    eager, compiled = styles["0eager"], styles["0default"]
+    assert (eager.colour, eager.marker) == (compiled.colour, compiled.marker)
+    assert (eager.filled, compiled.filled) == (True, False)
+
+
+def test_ticks_are_the_real_lengths_and_the_axes_have_units(tmp_path: Path) -> None:
+    """2048, 4096, 8192, with the unit; no powers of ten; text stays text."""
+    derived = derive([values(prefill(1, s), impl) for s in (2048, 4096, 8192) for impl in SPEED])
+    shown = drawn_texts(svg(derived, tmp_path, "latency"))
+    assert {"2048", "4096", "8192", "seq_len (tokens)", "latency (ms)", *SPEED} <= set(shown)
+    assert not any("\u00d7" in text or "10^" in text for text in shown)
+
+
+@pytest.mark.parametrize(
+    ("points", "kind", "axis"),
+    [
+        ([decode(8, 4096)], "bandwidth", "GB/s (compulsory bytes / latency)"),
+        ([prefill(4, 8192)], "throughput", "TFLOP/s"),
+    ],
+)
+def test_what_bounds_the_cases_decides_the_rate(points: list[Any], kind: str, axis: str, tmp_path: Path) -> None:
+    """Bandwidth for decode, arithmetic for prefill, also where the device's peaks are unknown."""
+    for bound in ("as measured", None):
+        rows = [values(point) for point in points]
+        rows = [row | {"bound": bound} if bound is None else row for row in rows]
+        assert axis in drawn_texts(svg(derive(rows), tmp_path, kind))
+
+
+def test_other_fields_become_small_multiples(tmp_path: Path) -> None:
+    """One panel a batch size, up to six a figure, then another figure."""
+    rows = [values(prefill(b, s)) for b in (1, 2, 4, 8, 16, 32, 64) for s in (512, 1024)]
+    drawn = plots.draw_all(derive(rows), tmp_path)
+    stems = [plot.stem for plot in drawn if plot.kind == "latency"]
+    titles = [drawn_texts((tmp_path / f"{stem}.svg").read_text()) for stem in stems]
+    assert len(stems) == len(set(stems)) == 2
+    assert [sum(text.startswith("batch_size") for text in one) for one in titles] == [6, 1]
+
+
+def test_a_line_has_a_gap_where_its_case_failed(tmp_path: Path) -> None:
+    """Nothing is drawn across a failure: two points without a neighbour make no stroke."""
+    whole = derive([values(prefill(1, s)) for s in (1024, 2048, 4096)])
+    rows = [values(prefill(1, s)) for s in (1024, 4096)] + [values(POINT, status=Status.OOM)]
+    rows += [values(POINT, "naive")]
+    line = r'<path d="([^"]*)" clip-path="[^"]*" style="fill: none; stroke: #0072b2'
+    strokes = [
+        sum(path.count("L ") for path in re.findall(line, svg(derived, tmp_path / name, "latency")))
+        for name, derived in (("whole", whole), ("broken", derive(rows)))
+    ]
+    assert strokes == [2, 0]
+
+
+def test_long_labels_stay_different_in_a_plot(tmp_path: Path) -> None:
+    """What is cut to fit is told apart by a number."""
+    variants = [f"{'x' * 80}{end}{'y' * 80}" for end in "ab"]
+    derived = derive([values(POINT, variant=variant) for variant in variants])
+    names = [text for text in drawn_texts(svg(derived, tmp_path, "winners")) if text.startswith("fa2[xxx")]
+    assert len(names) == len(set(names)) == 2

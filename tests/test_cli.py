@@ -1,0 +1,401 @@
+"""The command: one way to measure, one sentence for a mistake, exit codes, and nothing heavy at the start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from attnsweep import cli, scenarios
+from attnsweep.case import Case
+from attnsweep.compose import Combination
+from attnsweep.errors import ConfigError
+from attnsweep.schema import Settings
+from composing import write
+
+NAIVE = "name: mine\n_target_: attnsweep.impls.naive.NaiveAttention\nlayout: bhsd\n"
+
+
+@dataclass
+class Sweeps:
+    """What sweep.run was called with, and what it answers."""
+
+    settings: list[Settings] = field(default_factory=list)
+    combinations: list[list[Combination]] = field(default_factory=list)
+    shared: list[bool] = field(default_factory=list)
+    environment: list[str | None] = field(default_factory=list)
+    answer: Callable[[list[Combination]], int] = lambda combinations: 0
+
+    def run(self, settings: Settings, combinations: list[Combination], *, shared: bool = False) -> int:
+        self.settings.append(settings)
+        self.combinations.append(combinations)
+        self.shared.append(shared)
+        self.environment.append(os.environ.get("HYDRA_FULL_ERROR"))
+        return self.answer(combinations)
+
+
+@pytest.fixture
+def sweeps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sweeps:
+    """An empty working folder, and a sweep that only remembers."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.delenv("ATTNSWEEP_CONFIG_PATH", raising=False)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    made = Sweeps()
+    monkeypatch.setattr("attnsweep.sweep.run", made.run)
+    return made
+
+
+def command(*argv: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The real command in a process of its own."""
+    program = [sys.executable, "-c", "import sys; from attnsweep.cli import main; sys.exit(main())"]
+    kept = {key: value for key, value in os.environ.items() if key != "ATTNSWEEP_CONFIG_PATH"}
+    return subprocess.run(
+        [*program, *argv],
+        cwd=cwd,
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def measured(combinations: list[Combination]) -> set[tuple[str, str, Case]]:
+    return {
+        (one.impl["name"], one.compile["name"], problem.case)
+        for one in combinations
+        for problem in scenarios.expand(one.scenario, "full")
+    }
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["impl=naive,sdpa", "scenario.seq_len=64"],
+        ["impl=naive,sdpa", "scenario.seq_len=64", "-m"],
+        ["-m", "impl=naive,sdpa", "scenario.seq_len=64"],
+        ["impl=naive,sdpa", "--multirun", "scenario.seq_len=64"],
+        ["impl=[naive,sdpa]", "scenario.seq_len=64", "--run"],
+    ],
+)
+def test_every_way_of_calling_measures_the_same(sweeps: Sweeps, argv: list[str]) -> None:
+    """A plain call, -m anywhere, and a bracketed list are one sweep of two implementations."""
+    assert cli.main(argv) == 0
+    (combinations,) = sweeps.combinations
+    assert [one.impl["name"] for one in combinations] == ["naive", "sdpa"]
+    assert [one.scenario["seq_len"] for one in combinations] == [64, 64]
+    assert sweeps.shared == [False]
+
+
+def test_a_swept_field_and_a_list_are_the_same_cells(sweeps: Sweeps) -> None:
+    """seq_len=2048,4096 is two combinations and [2048,4096] one, of equal cases."""
+    assert cli.main(["impl=fa2", "scenario.seq_len=2048,4096"]) == 0
+    assert cli.main(["impl=fa2", "scenario.seq_len=[2048,4096]"]) == 0
+    swept, listed = sweeps.combinations
+    assert (len(swept), len(listed)) == (2, 1)
+    assert measured(swept) == measured(listed)
+    assert len(measured(listed)) == 4
+
+
+def test_fields_of_what_is_yet_to_be_chosen_can_be_set(sweeps: Sweeps) -> None:
+    """Hydra alone refuses a field of an implementation that is swept, or of a scenario that is not the default."""
+    argv = ["impl=naive,sdpa_math", "impl.layout=bshd", "scenario=decode,flux", "scenario.window=null"]
+    assert cli.main([*argv, "+impl.kernels={fwd: [x]}"]) == 0
+    (combinations,) = sweeps.combinations
+    assert len(combinations) == 4
+    assert {one.variant for one in combinations} == {"layout=bshd,kernels={fwd:[x]}"}
+    assert cli.main(["impl=naive", "scenario=decode", "scenario.kv_len=64"]) == 0
+
+
+def test_a_study_is_a_whole_sweep_and_the_command_line_wins(sweeps: Sweeps) -> None:
+    """study= needs nothing more; what is typed beside it replaces what it says."""
+    assert cli.main(["study=quickstart"]) == 0
+    assert cli.main(["study=quickstart", "impl=naive", "timing=publish", "name=other", "seed=4"]) == 0
+    whole, changed = sweeps.settings
+    assert (whole.name, whole.study, changed.name, changed.study, changed.seed) == (
+        *("quickstart", "quickstart", "other", "quickstart"),
+        4,
+    )
+    assert len(sweeps.combinations[0]) > 1
+    assert [one.timing["name"] for one in sweeps.combinations[1]] == ["publish"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "which implementation? Say impl= and one or more of fa2, flex, naive"),
+        ([], "study=quickstart"),
+        (["impl=naiv"], "there is no impl 'naiv' (did you mean naive?); the choices are fa2, flex, naive"),
+        (["impl=naive,fa4", "scenario=decode"], "there is no impl 'fa4' (did you mean fa2?)"),
+        (["impl=naive,sdpa", "scenario=typo"], "there is no scenario 'typo'; the choices are decode, flux, prefill"),
+        (["study=quickstrt"], "there is no study 'quickstrt' (did you mean quickstart?)"),
+        (["impl=naive", "sed=1"], "there is no key sed (did you mean seed?); the keys are"),
+        (["impl=naive", "+sed=1"], "there is no key sed (did you mean seed?)"),
+        (["impl=naive", "timing.replicats=1"], "there is no key timing.replicats (did you mean replicates?)"),
+        (["impl=naive", "compile.mod=x"], "there is no key compile.mod (did you mean mode?)"),
+        (["impl=naive", "scenario.seqlen=1"], "there is no key scenario.seqlen (did you mean seq_len?)"),
+        (["impl=naive", "impl.layuot=1"], "layuot"),
+        (["impl=naive", "pool.timout_s=1"], "there is no key pool.timout_s (did you mean timeout_s?)"),
+        (["impl=naive", "seed=abc"], "seed must be an integer, not 'abc'"),
+        (["impl=naive", "timing.replicates=x"], "timing.replicates must be an integer, not 'x'"),
+        (["impl=naive", "scenario.seq_len=x"], "seq_len must be a positive integer, not 'x'"),
+        (["impl=naive", "scenario.dtype=bf17"], "dtype must be one of"),
+        (["impl=naive", "gpus=0,2"], "gpus=[0,2]"),
+        (["impl=naive", "name=../../x"], "name must be one folder"),
+        (["impl=naive", "name=report"], "name may not be 'report'"),
+        (["impl=glob(jax*)"], "matches no impl; the choices are"),
+        (["impl=naive", "impl.layout=${no.where}"], "impl.layout: Interpolation key 'no.where' not found"),
+        (["impl=naive", "hydra/launcher=slrum"], "there is no hydra/launcher 'slrum'"),
+        (["impl=naive", "hydra.nothing=1"], "hydra.nothing"),
+        (["impl=naive", "--confg-dir", "x"], "there is no flag --confg-dir"),
+        (["impl=naive", "--config-dir", "/no/such/folder"], "--config-dir names /no/such/folder, which is no folder"),
+        (["impl=naive,sdpa", "impl.name=x"], "impl=naive and impl=sdpa are both named x"),
+        (["impl=naive,sdpa", "--cfg", "job"], "--cfg shows one configuration, and impl=naive,sdpa is a sweep"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    sweeps: Sweeps, capsys: pytest.CaptureFixture[str], argv: list[str], said: str
+) -> None:
+    """On stderr, with the choices, before anything is written or run."""
+    assert cli.main(argv) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert printed.err.startswith("attnsweep: ")
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+    assert sweeps.settings == []
+    assert list(Path().iterdir()) == []
+    assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_a_broken_yaml_is_named_with_its_line(
+    sweeps: Sweeps, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A user's file that is no YAML is a mistake like any other."""
+    write(tmp_path / "mine", impl__broken="name: x\nlist: [1\n")
+    assert cli.main(["impl=broken", "--config-dir", str(tmp_path / "mine")]) == 2
+    assert "broken.yaml, line 3: expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", [0, 1, 130, 143])
+def test_the_exit_code_is_the_sweeps(sweeps: Sweeps, code: int) -> None:
+    """Hydra returns nothing; the code comes back all the same."""
+    sweeps.answer = lambda combinations: code
+    assert cli.main(["impl=naive"]) == code
+    sweeps.answer = lambda combinations: 0
+    assert cli.main(["impl=naive"]) == 0
+
+
+def test_a_sweep_that_finds_a_mistake_is_exit_code_2(sweeps: Sweeps, capsys: pytest.CaptureFixture[str]) -> None:
+    """What only the plan can know, such as an absent GPU, is said the same way."""
+
+    def refuse(combinations: list[Combination]) -> int:
+        raise ConfigError("no NVIDIA GPU is visible here")
+
+    sweeps.answer = refuse
+    assert cli.main(["impl=naive"]) == 2
+    assert capsys.readouterr().err == "attnsweep: no NVIDIA GPU is visible here\n"
+
+
+def test_ctrl_c_outside_the_pool_is_130(sweeps: Sweeps) -> None:
+    """No traceback, and the code that a shell expects."""
+
+    def interrupt(combinations: list[Combination]) -> int:
+        raise KeyboardInterrupt
+
+    sweeps.answer = interrupt
+    assert cli.main(["impl=naive"]) == 130
+
+
+def test_a_bug_is_not_taken_for_a_mistake(sweeps: Sweeps) -> None:
+    """Anything but a mistake of the user's keeps its traceback."""
+
+    def fail(combinations: list[Combination]) -> int:
+        raise ZeroDivisionError
+
+    sweeps.answer = fail
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["impl=naive"])
+    assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_children_do_not_inherit_hydras_variable(
+    sweeps: Sweeps, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """HYDRA_FULL_ERROR is ours while Hydra composes and nobody's while cells run; a user's own shows tracebacks."""
+    assert cli.main(["impl=naive"]) == 0
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert cli.main(["impl=naive"]) == 0
+    assert sweeps.environment == [None, None]
+    assert os.environ["HYDRA_FULL_ERROR"] == "1"
+    assert cli.main(["impl=naiv"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_users_add_yaml_without_touching_the_package(
+    sweeps: Sweeps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--config-dir and ATTNSWEEP_CONFIG_PATH, several folders, listed among the choices."""
+    one = write(tmp_path / "one", impl__mine=NAIVE)
+    two = write(
+        tmp_path / "two", impl__yours=NAIVE.replace("mine", "yours"), timing__own="defaults: [quick]\nname: own\n"
+    )
+    assert cli.main(["impl=mine", "--config-dir", str(one)]) == 0
+    monkeypatch.setenv("ATTNSWEEP_CONFIG_PATH", f"{one}:{two}")
+    assert cli.main(["impl=mine,yours,naive", "timing=own"]) == 0
+    assert [[one.impl["name"] for one in run] for run in sweeps.combinations] == [["mine"], ["mine", "yours", "naive"]]
+    assert sweeps.combinations[1][0].timing["replicates"] == 1
+    assert capsys.readouterr().err == ""
+    assert cli.main(["impl=yuors"]) == 2
+    assert "(did you mean yours?); the choices are fa2, flex, mine" in capsys.readouterr().err
+    monkeypatch.setenv("ATTNSWEEP_CONFIG_PATH", f"{one}:{tmp_path}/gone")
+    assert cli.main(["impl=mine"]) == 2
+    assert f"ATTNSWEEP_CONFIG_PATH names {tmp_path}/gone, which is no folder" in capsys.readouterr().err
+
+
+def test_a_file_that_is_never_read_is_said(
+    sweeps: Sweeps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ours come first, then --config-dir, then the variable's folders in order."""
+    ours = write(tmp_path / "a", impl__naive=NAIVE, impl__mine=NAIVE)
+    monkeypatch.setenv("ATTNSWEEP_CONFIG_PATH", str(write(tmp_path / "b", impl__mine=NAIVE.replace("bhsd", "bshd"))))
+    assert cli.main(["impl=mine", "--config-dir", str(ours)]) == 0
+    assert sweeps.combinations[0][0].impl["layout"] == "bhsd"
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert f"{tmp_path}/a/impl/naive.yaml is not read: " in lines[0]
+    assert f"{tmp_path}/b/impl/mine.yaml is not read: {tmp_path}/a/impl/mine.yaml has the same name" in lines[1]
+
+
+def test_a_conf_folder_that_happens_to_be_here_is_not_read(sweeps: Sweeps, capsys: pytest.CaptureFixture[str]) -> None:
+    """Any other Hydra project has one."""
+    write(Path("conf"), impl__mine=NAIVE, config="seed: 9\n")
+    assert cli.main(["impl=mine"]) == 2
+    assert "there is no impl 'mine'" in capsys.readouterr().err
+    assert cli.main(["impl=naive"]) == 0
+    assert sweeps.settings[0].seed == 0
+
+
+def test_another_launcher_runs_the_same_combinations_one_by_one(sweeps: Sweeps) -> None:
+    """Each in a task of its own, in one folder, and the worst exit code is the command's."""
+    argv = ["impl=naive,sdpa", "impl.layout=bshd", "scenario=flux", "scenario.resolution=64,128"]
+    assert cli.main(argv) == 0
+    sweeps.answer = lambda combinations: int(combinations[0].impl["name"] == "sdpa")
+    assert cli.main([*argv, "hydra/launcher=basic"]) == 1
+    (together, *apart) = sweeps.combinations
+    assert [one for (one,) in apart] == together
+    assert sweeps.shared == [False, True, True, True, True]
+    names = {settings.name for settings in sweeps.settings[1:]}
+    assert len(names) == 1
+    assert [str(path) for path in Path().rglob("*")] == ["outputs", f"outputs/{names.pop()}"]
+
+
+@pytest.mark.parametrize("name", ["1_000", "1e3", "true", "null", "plain"])
+def test_another_launcher_is_given_the_name_as_it_was_typed(sweeps: Sweeps, name: str) -> None:
+    """A name that reads as a number, a boolean or null is one folder for every launcher."""
+    argv = ["impl=naive", f"name='{name}'"]
+    assert [cli.main(argv), cli.main([*argv, "hydra/launcher=basic"])] == [0, 0]
+    assert [settings.name for settings in sweeps.settings] == [name, name]
+
+
+def test_a_mistake_in_one_task_costs_no_other(sweeps: Sweeps, capsys: pytest.CaptureFixture[str]) -> None:
+    """With another launcher it is said, becomes exit code 2, and the other combinations run."""
+
+    def refuse_first(combinations: list[Combination]) -> int:
+        if combinations[0].impl["name"] == "naive":
+            raise ConfigError("not this one")
+        return 0
+
+    sweeps.answer = refuse_first
+    assert cli.main(["impl=naive,sdpa", "hydra/launcher=basic"]) == 2
+    assert len(sweeps.combinations) == 2
+    assert capsys.readouterr().err == "attnsweep: not this one\n"
+
+
+def test_a_dry_run_writes_nothing_whatever_the_launcher(sweeps: Sweeps) -> None:
+    """Other launchers make folders before they run anything, so a dry run does not reach them."""
+    assert cli.main(["impl=naive,sdpa", "dry_run=true", "hydra/launcher=basic"]) == 0
+    assert [len(combinations) for combinations in sweeps.combinations] == [2]
+    assert list(Path().iterdir()) == []
+
+
+def test_hydras_own_sweeper_stays_usable(sweeps: Sweeps) -> None:
+    """It has the traps that ours closes, and runs the same combinations."""
+    assert cli.main(["impl=naive,sdpa", "hydra/sweeper=basic", "name=n"]) == 0
+    assert [one.impl["name"] for one in sweeps.combinations[0]] == ["naive", "sdpa"]
+
+
+def test_a_configuration_can_be_looked_at(sweeps: Sweeps, capsys: pytest.CaptureFixture[str]) -> None:
+    """--cfg job prints what one combination is made of and runs nothing."""
+    assert cli.main(["impl=naive", "scenario.seq_len=77", "--cfg", "job"]) == 0
+    assert "seq_len: 77" in capsys.readouterr().out
+    assert sweeps.settings == []
+
+
+def test_the_version_is_ours(tmp_path: Path) -> None:
+    """Hydra's --version would print Hydra's."""
+    import importlib.metadata
+
+    found = command("--version", cwd=tmp_path)
+    assert (found.returncode, found.stdout) == (0, f"attnsweep {importlib.metadata.version('attnsweep')}\n")
+
+
+def test_the_help_says_how_to_start(tmp_path: Path) -> None:
+    """Both commands, the groups with a user's own options, the settings, and where flags go."""
+    folder = write(tmp_path / "mine", impl__mine=NAIVE)
+    found = command("-h", "--config-dir", str(folder), cwd=tmp_path)
+    assert (found.returncode, found.stderr) == (0, "")
+    for text in ("attnsweep impl=fa2,xformers", "attnsweep-report outputs/", "study: quickstart", "dry_run=true"):
+        assert text in found.stdout
+    assert "Flags go after the overrides" in found.stdout
+    (options,) = [line for line in found.stdout.splitlines() if line.startswith("impl: ")]
+    assert "mine" in options
+    assert max(len(line) for line in found.stdout.splitlines()) < 120
+
+
+def test_nothing_heavy_is_imported_to_start_or_to_refuse(tmp_path: Path) -> None:
+    """The command's module imports not even Hydra; a mistake is answered without torch, pandas or pyarrow."""
+    heavy = "heavy = {'torch', 'pandas', 'pyarrow', 'matplotlib', 'numpy', 'pynvml', 'triton'}"
+    code = (
+        f"import sys; {heavy}\nimport attnsweep.cli\n"
+        "print(sorted((heavy | {'hydra', 'omegaconf'}) & set(sys.modules)))\n"
+        "code = attnsweep.cli.main(['impl=naive', 'timing.replicats=3'])\n"
+        "print(code, sorted(heavy & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines() == ["[]", "2 []"]
+
+
+def test_a_real_dry_run_lists_cells_and_writes_nothing(tmp_path: Path) -> None:
+    """The whole way from the shell to the plan."""
+    found = command("impl=naive,flex", "scale=tiny", "timing=quick", "device=cpu", "dry_run=true", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert "8 cells, 4 to run" in found.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_real_mistake_has_no_traceback(tmp_path: Path) -> None:
+    """The whole way from the shell to the sentence."""
+    found = command("impl=fa3", cwd=tmp_path)
+    assert (found.returncode, found.stdout, found.stderr.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["attnsweep", "basic", "submitit_local"])
+def test_every_launcher_measures_for_real(launcher: str, tmp_path: Path) -> None:
+    """Two implementations, two cases each, one folder, whoever schedules."""
+    import pyarrow.parquet as pq
+
+    argv = ["impl=naive,sdpa_math", "scenario.batch_size=1", "scale=tiny", "timing=quick", "device=cpu", "name=n"]
+    found = command(*argv, f"hydra/launcher={launcher}", "timing.time_cap_s=0.2", cwd=tmp_path)
+    assert found.returncode == 0, found.stdout + found.stderr
+    rows = [pq.read_table(path).to_pylist()[0] for path in (tmp_path / "outputs" / "n" / "cells").glob("*.parquet")]
+    counted = sorted((row["impl"], row["status"]) for row in rows)
+    assert counted == [("naive", "ok")] * 4 + [("sdpa_math", "ok")] * 4

@@ -1,0 +1,611 @@
+"""The pool: whatever a cell does, it gets its status, every other cell is unharmed, and no process is left."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import venv
+from pathlib import Path
+
+import pytest
+
+import processes
+from attnsweep import slot
+from attnsweep.devices import Device
+from attnsweep.errors import AttnsweepError, Status
+from attnsweep.pool import Pool, Queue
+from processes import BARE, cell, running, survivors, sweep
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def marker(tmp_path, monkeypatch):
+    """A world of its own for each test, and no process left after it."""
+    yield from processes.alone(tmp_path, monkeypatch)
+
+
+def test_a_cell_that_returns_is_what_it_says(tmp_path):
+    """The outcome arrives whole, with the phase, the times and the memory of its process."""
+    ends = sweep(tmp_path, cell("ok"))
+    end = ends["ok"]
+    assert end.status is Status.OK
+    assert end.outcome["columns"]["pid"] != os.getpid()
+    assert (end.reason, end.traceback, end.exit_signal) == (None, None, None)
+    assert end.phase == "timing"
+    assert 0 < end.ended_s - end.requested_s < 10
+    assert end.max_rss_bytes > 1_000_000
+    assert end.started_at.endswith("+00:00")
+    assert end.telemetry == []
+
+
+def test_a_cell_that_raises_is_an_error_with_its_traceback(tmp_path):
+    """An entry point that lets an exception out did not crash its process."""
+    end = sweep(tmp_path, cell("raises"))["raises"]
+    assert (end.status, end.reason) == (Status.ERROR, "ValueError: no such kernel")
+    assert "in raises" in end.traceback
+
+
+def test_sys_exit_is_an_error(tmp_path):
+    """SystemExit is an exception like others, not the end of a process."""
+    end = sweep(tmp_path, cell("sys_exit"))["sys_exit"]
+    assert (end.status, end.reason) == (Status.ERROR, "SystemExit: 3")
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_an_exit_without_outcome_is_a_crash(tmp_path, code):
+    """Also with exit code 0; the phase and the last lines of the log say where."""
+    end = sweep(tmp_path, cell("exit_code", code=code))["exit_code"]
+    assert end.status is Status.CRASHED
+    assert end.reason == f"exit {code} without outcome (in phase prepare)"
+    assert end.traceback == "last words"
+    assert end.exit_signal is None
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGABRT", "SIGUSR1", "SIGRTMIN"])
+def test_a_signal_is_a_crash_with_its_name(tmp_path, name):
+    """Whatever the signal is."""
+    end = sweep(tmp_path, cell("signal_self", signal=name))["signal_self"]
+    assert end.status is Status.CRASHED
+    assert end.exit_signal == name
+    assert name in end.reason
+
+
+def test_a_segmentation_fault_is_a_crash_with_its_traceback(tmp_path):
+    """faulthandler says where."""
+    end = sweep(tmp_path, cell("segfault"))["segfault"]
+    assert (end.status, end.exit_signal) == (Status.CRASHED, "SIGSEGV")
+    assert "in segfault" in end.traceback
+
+
+@pytest.mark.parametrize("do", ["hang", "hang_ignoring_sigterm"])
+def test_a_hang_is_a_timeout_that_says_where(tmp_path, do):
+    """Also where SIGTERM is ignored; the phase is in the reason, the place in the traceback."""
+    end = sweep(tmp_path, cell(do, timeout_s=0.5))[do]
+    assert end.status is Status.TIMEOUT
+    assert end.reason == "still running after its deadline of 0.5 s (in phase timing)"
+    assert "in hang" in end.traceback
+    assert end.exit_signal == ("SIGTERM" if do == "hang" else "SIGKILL")
+
+
+def test_a_stopped_cell_is_a_timeout(tmp_path):
+    """SIGTERM stays pending in a stopped process; SIGKILL ends it."""
+    end = sweep(tmp_path, cell("signal_self", signal="SIGSTOP", timeout_s=0.3))["signal_self"]
+    assert (end.status, end.exit_signal) == (Status.TIMEOUT, "SIGKILL")
+
+
+def test_a_stopped_zygote_is_a_timeout_and_costs_no_other_cell(tmp_path):
+    """The last rung ends the zygote itself, and the next cell gets a new one."""
+    ends = sweep(tmp_path, cell("stop_zygote", timeout_s=0.3), cell("ok"))
+    assert ends["stop_zygote"].status is Status.TIMEOUT
+    assert "stuck" in ends["stop_zygote"].reason
+    assert ends["ok"].status is Status.OK
+
+
+def test_a_complete_outcome_wins_over_the_deadline(tmp_path):
+    """A cell that hangs after it has said everything was measured."""
+    assert sweep(tmp_path, cell("outcome_then_hang", timeout_s=0.5))["outcome_then_hang"].status is Status.OK
+
+
+def test_a_flood_of_output_is_bounded_and_does_not_block(tmp_path):
+    """50 MB on stderr: the log keeps the beginning, the end, and says how much is missing."""
+    end = sweep(tmp_path, cell("flood", bytes=50_000_000))["flood"]
+    log = tmp_path / "cells" / "flood.log"
+    text = log.read_text()
+    assert end.status is Status.OK
+    assert log.stat().st_size < (256 + 1024 + 1) * 1024
+    assert text.startswith("the beginning\n")
+    assert text.endswith("the end\n")
+    assert "bytes left out" in text
+
+
+def test_output_of_c_and_python_reaches_the_log(tmp_path):
+    """Buffers are flushed although the process ends at once."""
+    sweep(tmp_path, cell("c_printf"))
+    assert sorted((tmp_path / "cells" / "c_printf.log").read_text().splitlines()) == ["from C", "from Python"]
+
+
+def test_a_quiet_cell_leaves_no_log(tmp_path):
+    """Nor does a log of an earlier run stay, nor an empty one of a zygote."""
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "ok.log").write_text("of yesterday")
+    sweep(tmp_path, cell("ok"))
+    assert list((tmp_path / "cells").iterdir()) == []
+
+
+def test_an_outcome_beyond_the_cap_is_an_error(tmp_path):
+    """And the cell that writes it is ended, not waited for."""
+    ends = sweep(tmp_path, cell("too_large", bytes=30_000_000), cell("large"), outcome_cap_bytes=1_000_000)
+    assert ends["too_large"].status is Status.ERROR
+    assert ends["too_large"].reason.startswith("outcome too large")
+    assert ends["too_large"].outcome is None
+    assert ends["large"].status is Status.OK
+    assert len(ends["large"].outcome["columns"]["samples"]) == 100_000
+
+
+def test_forged_outcomes_do_not_count(tmp_path):
+    """Neither on stdout, nor on the pipe without the token, nor torn lines in front of the true one."""
+    end = sweep(tmp_path, cell("forge"))["forge"]
+    assert (end.status, end.reason) == (Status.INCORRECT, "the true one")
+    assert end.outcome["columns"] == {}
+
+
+def test_json_too_deep_to_read_does_not_count(tmp_path):
+    """What would exhaust the parent's stack is passed over."""
+    assert sweep(tmp_path, cell("deep_json"))["deep_json"].status is Status.OK
+
+
+def test_odd_values_survive(tmp_path):
+    """NaN, infinities, lone surrogates and large integers cross the pipe."""
+    columns = sweep(tmp_path, cell("odd_values"))["odd_values"].outcome["columns"]
+    assert math.isnan(columns["nan"])
+    assert (columns["inf"], columns["text"], columns["big"]) == (-math.inf, "\ud800 \u0000", 2**70)
+
+
+@pytest.mark.parametrize("do", ["not_json", "not_dict", "no_status"])
+def test_an_outcome_that_is_none_is_an_error(tmp_path, do):
+    """With a reason that says what was wrong with it."""
+    end = sweep(tmp_path, cell(do))[do]
+    assert end.status is Status.ERROR
+    assert {"not_json": "JSON", "not_dict": "int, not a dict", "no_status": "splendid"}[do] in end.reason
+
+
+def test_a_payload_too_large_for_a_message_is_an_error(tmp_path):
+    """It costs neither the zygote nor the next cell."""
+    ends = sweep(tmp_path, cell("ok", name="big", blob="x" * 3_000_000), cell("ok"))
+    assert ends["big"].status is Status.ERROR
+    assert "larger than a message" in ends["big"].reason
+    assert ends["ok"].status is Status.OK
+
+
+def test_a_cell_that_closes_its_pipe_is_a_crash_that_says_so(tmp_path):
+    """And nothing is written into a stranger's file that has taken the number."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    ends = sweep(tmp_path, cell("close_everything"), cell("close_everything_and_open", file=str(victim)))
+    for end in ends.values():
+        assert end.status is Status.CRASHED
+        assert "closed the pipe" in end.reason
+    assert victim.read_text() == "mine"
+
+
+def test_a_copy_of_the_cell_has_no_say(tmp_path):
+    """A forked copy that comes back from the entry point writes no outcome."""
+    assert sweep(tmp_path, cell("forked_copy_returns"))["forked_copy_returns"].outcome["columns"] == {"copy": False}
+
+
+@pytest.mark.parametrize("then", ["ok", "segfault", "hang_ignoring_sigterm"])
+def test_a_daemon_left_behind_is_killed_with_its_cell(tmp_path, marker, then):
+    """It left the process group and the session, holds every descriptor and ignores signals."""
+    left = []
+    daemon = cell("daemon", marker=str(tmp_path / "pid"), then=then, timeout_s=2.0)
+    ends = sweep(tmp_path, daemon, cell("ok"), finished=lambda one, end: left.append(survivors(marker)))
+    assert ends["daemon"].status is {"ok": Status.OK, "segfault": Status.CRASHED}.get(then, Status.TIMEOUT)
+    assert [len(alive) for alive in left] == [1, 1], "only the zygote may be there after a cell"
+    assert ends["ok"].status is Status.OK
+
+
+def test_a_daemon_is_killed_although_its_zygote_is_dead(tmp_path):
+    """The token in its environment finds it."""
+    daemon = cell("daemon", marker=str(tmp_path / "pid"), then="kill_zygote")
+    end = sweep(tmp_path, daemon)["daemon"]
+    assert end.status is Status.CRASHED
+    assert end.reason.startswith("its zygote died twice")
+    assert not running(int((tmp_path / "pid").read_text()))
+
+
+def test_a_cell_that_killed_its_zygote_gets_a_second_attempt(tmp_path):
+    """One death may have come from outside; the second is the cell's, and no other cell pays for it."""
+    once = cell("kill_zygote_once", marker=str(tmp_path / "once"))
+    ends = sweep(tmp_path, cell("kill_zygote"), cell("ok"), once)
+    assert ends["kill_zygote"].status is Status.CRASHED
+    assert ends["ok"].status is Status.OK
+    assert ends["kill_zygote_once"].status is Status.OK
+
+
+def test_a_signal_that_the_sweep_did_not_send_gets_a_second_attempt(tmp_path):
+    """A scheduler's SIGTERM says nothing about the implementation; a second one is a crash."""
+    once = cell("signal_self_once", marker=str(tmp_path / "once"), signal="SIGTERM")
+    ends = sweep(tmp_path, cell("signal_self", signal="SIGTERM"), once)
+    assert (ends["signal_self"].status, ends["signal_self"].exit_signal) == (Status.CRASHED, "SIGTERM")
+    assert "twice" in ends["signal_self"].reason
+    assert ends["signal_self_once"].status is Status.OK
+
+
+def test_a_zygote_that_died_between_cells_is_replaced(tmp_path):
+    """It costs the next cell nothing, not even its second attempt."""
+    zygotes = []
+
+    def shoot(one, end):
+        zygotes.append(end.outcome["columns"]["zygote"])
+        if len(zygotes) == 1:
+            os.kill(zygotes[0], signal.SIGKILL)
+
+    ends = sweep(tmp_path, cell("ok", name="a"), cell("ok", name="b"), cell("ok", name="c"), finished=shoot)
+    assert {end.status for end in ends.values()} == {Status.OK}
+    assert zygotes[0] != zygotes[1] == zygotes[2]
+
+
+@pytest.fixture
+def starts(monkeypatch):
+    """The interpreters for which a zygote was started, in order."""
+    started = []
+
+    class Counted(slot.Zygote):
+        def __init__(self, interpreter, **options):
+            started.append(interpreter)
+            super().__init__(interpreter, **options)
+
+    monkeypatch.setattr(slot, "Zygote", Counted)
+    return started
+
+
+def test_a_preload_that_cannot_be_imported_is_missing(tmp_path, starts):
+    """For every cell of that interpreter, from one attempt to start it; other interpreters go on."""
+    broken = dataclasses.replace(BARE, preload=("no_such_library",))
+    cells = [cell("ok", name=f"c{number}", interpreter=broken) for number in range(3)]
+    ends = sweep(tmp_path, *cells, cell("ok"))
+    for one in cells:
+        assert ends[one.id].status is Status.MISSING
+        assert "No module named 'no_such_library'" in ends[one.id].reason
+        assert f"{sys.executable} -m pip install no_such_library" in ends[one.id].reason
+    assert ends["ok"].status is Status.OK
+    assert starts == [broken, BARE]
+
+
+@pytest.mark.parametrize("kind", ["absent", "folder", "not executable", "no program"])
+def test_an_interpreter_that_is_none_is_missing(tmp_path, kind):
+    """Whatever stands at the path that env.python names."""
+    path = tmp_path / "python"
+    if kind == "folder":
+        path.mkdir()
+    elif kind != "absent":
+        path.write_text("not a program")
+        path.chmod(0o755 if kind == "no program" else 0o644)
+    foreign = dataclasses.replace(BARE, python=str(path), own=False)
+    end = sweep(tmp_path, cell("ok", interpreter=foreign))["ok"]
+    assert end.status is Status.MISSING
+    assert str(path) in end.reason
+
+
+def test_a_zygote_that_dies_twice_while_importing_is_a_crash_for_all(tmp_path, starts, monkeypatch):
+    """Two starts, however many cells want it."""
+    (tmp_path / "deadly.py").write_text("import os\nprint('about to die', flush=True)\nos._exit(9)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{tmp_path}")
+    deadly = dataclasses.replace(BARE, preload=("deadly",))
+    ends = sweep(tmp_path, *(cell("ok", name=f"c{number}", interpreter=deadly) for number in range(3)))
+    assert {end.status for end in ends.values()} == {Status.CRASHED}
+    assert ends["c0"].reason.startswith("its zygote died twice before it was ready")
+    assert ends["c0"].traceback == "about to die"
+    assert starts == [deadly, deadly]
+
+
+def test_a_preload_that_takes_too_long_is_an_error(tmp_path, monkeypatch):
+    """An import that hangs does not hang the sweep."""
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(3600)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{tmp_path}")
+    slow = dataclasses.replace(BARE, preload=("slow",))
+    end = sweep(tmp_path, cell("ok", interpreter=slow), ready_timeout_s=0.3)["ok"]
+    assert end.status is Status.ERROR
+    assert "not ready for cells within 0.3 s" in end.reason
+
+
+GUARDED = {
+    "threads": "import threading, time\nthreading.Thread(target=time.sleep, args=(3600,), daemon=True).start()\n",
+    "CUDA": (
+        "import ctypes\n"
+        "class Initialised:\n"
+        "    def __init__(self, name, **options): pass\n"
+        "    def cuDeviceGetCount(self, count): return 0\n"
+        "ctypes.CDLL = Initialised\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("harm", list(GUARDED))
+def test_a_preload_that_no_child_would_survive_is_refused_by_name(tmp_path, monkeypatch, harm):
+    """Threads and an initialised CUDA hang or break every forked child."""
+    (tmp_path / "harmless.py").write_text("")
+    (tmp_path / "harmful.py").write_text(GUARDED[harm])
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{tmp_path}")
+    unfit = dataclasses.replace(BARE, preload=("harmless", "harmful"))
+    end = sweep(tmp_path, cell("ok", interpreter=unfit))["ok"]
+    assert end.status is Status.MISSING
+    assert "importing harmful" in end.reason
+    assert harm in end.reason
+
+
+def test_a_thread_that_has_ended_is_no_reason_to_refuse(tmp_path, monkeypatch):
+    """Libraries look for things in threads while they are imported."""
+    (tmp_path / "brief.py").write_text(
+        "import threading\n"
+        "threads = [threading.Thread(target=print) for _ in range(20)]\n"
+        "[thread.start() for thread in threads]\n"
+        "[thread.join() for thread in threads]\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{tmp_path}")
+    brief = dataclasses.replace(BARE, preload=("brief",))
+    assert sweep(tmp_path, cell("ok", interpreter=brief))["ok"].status is Status.OK
+
+
+def test_a_cell_starts_clean(tmp_path, monkeypatch):
+    """Group, signals, threads, descriptors, stdin, memory score, folder, TMPDIR and variables are as they should be."""
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    seen = sweep(tmp_path, cell("look"))["look"].outcome["columns"]
+    assert seen["own_group"]
+    assert seen["sigint_default"]
+    assert seen["blocked"] == 0
+    assert seen["threads"] == 1
+    # null, the log twice, the outcome, and the listing itself
+    assert seen["fds"] == 5
+    assert seen["stdin"] == "/dev/null"
+    assert seen["oom_score_adj"] >= 500
+    assert seen["cwd"] == str(tmp_path)
+    assert seen["environ"]["CUDA_VISIBLE_DEVICES"] == ""
+    assert seen["environ"]["OPENBLAS_NUM_THREADS"] == "7"
+    assert seen["environ"]["PYTORCH_NVML_BASED_CUDA_CHECK"] == "1"
+    assert "HYDRA_FULL_ERROR" not in seen["environ"]
+    assert seen["temporary"].startswith(seen["environ"]["TMPDIR"] + "/")
+    assert not Path(seen["environ"]["TMPDIR"]).exists()
+    cache = seen["environ"]["TORCHINDUCTOR_CACHE_DIR"]
+    assert Path(cache).parent == Path(tempfile.gettempdir())
+    assert Path(cache).name.startswith("torchinductor_")
+
+
+def test_openblas_is_left_alone_where_the_user_says_nothing(tmp_path, monkeypatch):
+    """The zygote's own setting is not a cell's."""
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    environ = sweep(tmp_path, cell("look"))["look"].outcome["columns"]["environ"]
+    assert "OPENBLAS_NUM_THREADS" not in environ
+
+
+def test_a_gpu_is_made_visible_by_its_uuid(tmp_path, monkeypatch):
+    """And its sensors are read all along."""
+    closed = []
+
+    class Sensors:
+        def __init__(self, uuid):
+            self.uuid = uuid
+
+        def sample(self):
+            return {"time_s": 1.0, "throttle": []}
+
+        def close(self):
+            closed.append(self.uuid)
+
+    monkeypatch.setattr(slot, "Sensors", Sensors)
+    gpu = Device(kind="cuda", uuid="GPU-1234", name="a GPU")
+    ends = sweep(tmp_path, cell("look"), cell("hang", timeout_s=0.3), devices=(gpu,))
+    assert ends["look"].outcome["columns"]["environ"]["CUDA_VISIBLE_DEVICES"] == "GPU-1234"
+    # 300 ms at one reading each 20 ms, on a machine that may be busy
+    assert 5 <= len(ends["hang"].telemetry) <= 40
+    assert closed == ["GPU-1234"]
+
+
+def test_equal_seeds_give_equal_numbers_and_others_do_not(tmp_path):
+    """`random` does not go on where the last cell left it."""
+    cells = [cell("look", name=name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    numbers = {name: end.outcome["columns"]["random"] for name, end in sweep(tmp_path, *cells).items()}
+    assert numbers["a"] == numbers["b"] != numbers["c"]
+
+
+def test_each_interpreter_has_its_variables(tmp_path):
+    """Variables are set before a zygote starts, and stay within it."""
+    a = dataclasses.replace(BARE, variables=(("ATTNSWEEP_FAKE", "a"), ("OPENBLAS_NUM_THREADS", "3")))
+    b = dataclasses.replace(BARE, variables=(("ATTNSWEEP_FAKE", "b"),))
+    ends = sweep(tmp_path, *(cell("look", name=str(i), interpreter=one) for i, one in enumerate((a, b, a, BARE))))
+    seen = [end.outcome["columns"] for end in ends.values()]
+    assert [one["environ"].get("ATTNSWEEP_FAKE") for one in seen] == ["a", "b", "a", None]
+    assert seen[0]["environ"]["OPENBLAS_NUM_THREADS"] == "3"
+    assert seen[0]["zygote"] == seen[2]["zygote"] != seen[1]["zygote"]
+
+
+def test_the_working_folder_is_not_imported_from(tmp_path, monkeypatch):
+    """A json.py or numpy.py of the user's, lying where the command was typed, is not ours to import."""
+    hostile = tmp_path / "hostile"
+    hostile.mkdir()
+    for module in ("json", "numpy", "signal", "attnsweep", "fakes"):
+        (hostile / f"{module}.py").write_text("raise SystemExit('imported from the working folder')")
+    monkeypatch.chdir(hostile)
+    seen = sweep(tmp_path, cell("look"))["look"].outcome["columns"]
+    assert seen["cwd"] == str(hostile)
+    assert not seen["json"].startswith(str(hostile))
+    assert str(hostile) not in seen["path"]
+
+
+def test_a_relative_pythonpath_means_the_parents_folder(tmp_path, monkeypatch):
+    """Although the zygote starts elsewhere."""
+    shutil.copy(TESTS / "fakes.py", tmp_path / "fakes.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "nowhere:.")
+    assert str(tmp_path) in sweep(tmp_path, cell("look"))["look"].outcome["columns"]["path"]
+
+
+def test_a_foreign_interpreter_gets_attnsweep_and_none_of_the_parents_packages(tmp_path, monkeypatch):
+    """Its symlinks are kept (resolving them leaves the venv), and PYTHONPATH is not inherited."""
+    venv.create(tmp_path / "env", with_pip=False, symlinks=True)
+    packages = next((tmp_path / "env" / "lib").glob("python*/site-packages"))
+    shutil.copy(TESTS / "fakes.py", packages / "fakes.py")
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS}:/leaked")
+    foreign = dataclasses.replace(BARE, python=str(tmp_path / "env" / "bin" / "python"), own=False)
+    seen = sweep(tmp_path, cell("look", interpreter=foreign))["look"].outcome["columns"]
+    assert seen["prefix"] == str(tmp_path / "env")
+    assert "/leaked" not in seen["path"]
+    assert "ATTNSWEEP_ZYGOTE" in seen["environ"]
+    assert [path for path in seen["path"] if path.endswith("site-packages")] == [str(packages)]
+
+
+def test_subprocesses_of_a_cell_find_attnsweep_and_get_no_descriptor(tmp_path):
+    """Compile workers import the package; the pipes and the lock are not theirs."""
+    columns = sweep(tmp_path, cell("subprocesses"))["subprocesses"].outcome["columns"]
+    assert columns["fds"] == 4
+    assert columns["path"].endswith("/attnsweep")
+
+
+def test_no_descriptor_leaks_over_50_cells(tmp_path):
+    """Neither here, nor in the zygote, nor into later cells."""
+    before = len(os.listdir("/proc/self/fd"))
+    here = []
+    ends = sweep(
+        tmp_path,
+        *(cell("look", name=f"c{number}") for number in range(50)),
+        finished=lambda one, end: here.append(len(os.listdir("/proc/self/fd"))),
+    )
+    seen = [end.outcome["columns"] for end in ends.values()]
+    assert len(set(here)) == 1
+    assert len({one["fds"] for one in seen}) == 1
+    # stdio, socket, lock; and, depending on who is first, the child's pidfd and its two pipes
+    assert {one["zygote_fds"] for one in seen} <= {5, 6, 7, 8}
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_deadlines_that_race_with_the_start_are_timeouts(tmp_path):
+    """100 deadlines between 0 and 10 ms: a cell is timed out or complete, never anything else."""
+    cells = [cell("ok", name=f"c{number}", timeout_s=number / 10_000) for number in range(100)]
+    ends = sweep(tmp_path, *cells, cell("hang", timeout_s=0.0))
+    assert {end.status for end in ends.values()} <= {Status.TIMEOUT, Status.OK}
+    assert all(end.outcome for end in ends.values() if end.status is Status.OK)
+    assert ends["hang"].status is Status.TIMEOUT
+
+
+def test_a_bounded_number_of_zygotes_stays_warm(tmp_path, marker):
+    """The one used longest ago makes room."""
+    interpreters = [dataclasses.replace(BARE, variables=(("N", str(n)),)) for n in (0, 1, 0, 2, 0)]
+    warm = []
+    ends = sweep(
+        tmp_path,
+        *(cell("ok", name=f"c{i}", interpreter=one) for i, one in enumerate(interpreters)),
+        finished=lambda one, end: warm.append(len(survivors(marker))),
+        warm=2,
+    )
+    zygotes = [end.outcome["columns"]["zygote"] for end in ends.values()]
+    assert warm == [1, 2, 2, 2, 2]
+    assert zygotes[0] == zygotes[2] == zygotes[4]
+
+
+TWO = (Device("cpu", "cpu-a", "a"), Device("cpu", "cpu-b", "b"))
+
+
+def test_two_devices_run_at_the_same_time(tmp_path):
+    """Each cell waits until the other runs: one after the other they would never end."""
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    ends = sweep(
+        tmp_path,
+        cell("meet", name="a", group="a", mine=one, theirs=two, timeout_s=20),
+        cell("meet", name="b", group="b", mine=two, theirs=one, timeout_s=20),
+        devices=TWO,
+    )
+    assert {end.status for end in ends.values()} == {Status.OK}
+
+
+def test_a_group_stays_on_one_device_in_order():
+    """Cells of one case are compared with each other, so one GPU measures them all, in the plan's order."""
+    queue = Queue([cell("ok", name=f"{group}{n}", group=group) for n in (0, 1) for group in "abc"])
+    a, b = TWO
+    taken = [(device.uuid, queue.take(device)) for device in (a, b, a, b, b, a, a, a)]
+    assert [(uuid, one and one.id) for uuid, one in taken] == [
+        ("cpu-a", "a0"),
+        ("cpu-b", "b0"),
+        ("cpu-a", "c0"),
+        ("cpu-b", "b1"),
+        ("cpu-b", None),
+        ("cpu-a", "a1"),
+        ("cpu-a", "c1"),
+        ("cpu-a", None),
+    ]
+    assert not queue.wanted(a)
+
+
+def test_a_retired_device_leaves_its_cells_to_others():
+    """What it had begun is not lost with it."""
+    queue = Queue([cell("ok", name=name, group="g") for name in "xy"])
+    a, b = TWO
+    assert queue.take(a).id == "x"
+    assert not queue.wanted(b)
+    queue.retire(a)
+    assert queue.take(b).id == "y"
+
+
+def test_a_process_that_cannot_be_killed_retires_the_device(tmp_path, monkeypatch):
+    """Its cell is recorded, the rest stays open, and that is said."""
+    monkeypatch.setattr(slot.Zygote, "close", unkillable(slot.Zygote.close))
+    with pytest.raises(AttnsweepError, match=r"SIGKILL does not end process 4711; 1 cells are still open"):
+        sweep(tmp_path, cell("kill_zygote"), cell("ok"))
+
+
+def unkillable(close):
+    """`Zygote.close` with a process that stays."""
+    return lambda zygote, **options: [*close(zygote, **options), 4711]
+
+
+@pytest.mark.parametrize("when", ["started", "finished"])
+def test_what_a_callback_raises_ends_the_sweep(tmp_path, when):
+    """A full disk, say: nothing more is run, nothing is left, and the error arrives."""
+    told = []
+
+    def fail(one, device, end=None):
+        told.append(one.id)
+        raise OSError("no space left")
+
+    def listen(one, device, end=None):
+        pass
+
+    cells = [cell("ok", name="a", group="a"), cell("hang", name="b", group="b"), cell("ok", name="c", group="a")]
+    callbacks = (fail, listen) if when == "started" else (listen, fail)
+    pool = Pool(list(TWO), log_folder=tmp_path / "cells", run="fakes:run", grace_s=0.2)
+    with pytest.raises(OSError, match="no space left"):
+        pool.run(cells, *callbacks)
+    assert "c" not in told
+
+
+def test_callbacks_are_told_one_at_a_time(tmp_path):
+    """Whatever thread they come from, so that they need no lock of their own."""
+    busy = threading.Lock()
+    calls = []
+
+    def alone(*told):
+        assert busy.acquire(blocking=False)
+        calls.append(told)
+        busy.release()
+
+    cells = [cell("ok", name=f"c{number}", group=str(number)) for number in range(12)]
+    assert Pool(list(TWO), log_folder=tmp_path / "cells", run="fakes:run").run(cells, alone, alone) is None
+    assert len(calls) == 24
+
+
+def test_a_sweep_in_another_thread_than_the_main_one_works(tmp_path):
+    """It installs no handlers there, since Python would refuse."""
+    ends = []
+    thread = threading.Thread(target=lambda: ends.append(sweep(tmp_path, cell("ok"))))
+    thread.start()
+    thread.join()
+    assert ends[0]["ok"].status is Status.OK

@@ -1,0 +1,557 @@
+"""A whole sweep: what runs, what is kept, what is said, and the exit code; mostly with a pool that starts nothing."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from attnsweep import devices, plan, pool, progress, recording, records, sweep
+from attnsweep.compose import Combination
+from attnsweep.devices import Device
+from attnsweep.ending import Ending
+from attnsweep.errors import AttnsweepError, ConfigError, Status
+from attnsweep.plan import Cell, Outcome, Plan
+from sweeps import (
+    CPU,
+    DEFAULT,
+    PREFILL,
+    QUICK,
+    FakePool,
+    combination,
+    ending,
+    failed,
+    fake_pool,
+    impl,
+    measured,
+    one_case,
+    settings,
+)
+
+Answer = Callable[[Cell], Ending | str]
+
+
+def ok(cell: Cell) -> Ending:
+    return ending(measured())
+
+
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answer], type[FakePool]]:
+    """Put a fake pool in the place of the real one, on a CPU."""
+    monkeypatch.setattr(devices, "find", lambda kind, gpus: [CPU])
+
+    def put(answer: Answer) -> type[FakePool]:
+        fake = fake_pool(answer)
+        monkeypatch.setattr(pool, "Pool", fake)
+        return fake
+
+    return put
+
+
+Answered = Callable[[Answer], type[FakePool]]
+
+
+def run(tmp_path: Path, *combinations: Combination, shared: bool = False, **changed: Any) -> int:
+    several = list(combinations) or [combination()]
+    return sweep.run(settings(tmp_path, **changed), several, shared=shared)
+
+
+def rows(tmp_path: Path) -> list[dict[str, Any]]:
+    found = records.read(sorted((tmp_path / "s" / "cells").glob("*.parquet"))).to_pylist()
+    return [dict(one) for one in found]
+
+
+# Running
+
+
+def test_every_cell_gets_a_record_and_success_is_zero(tmp_path: Path, answered: Answered) -> None:
+    """Two implementations, six cases: twelve files, nothing else but the lock."""
+    fake = answered(ok)
+    assert run(tmp_path, combination("a"), combination("b")) == 0
+    assert len(fake.ran) == len(rows(tmp_path)) == 12
+    assert {row["status"] for row in rows(tmp_path)} == {"ok"}
+    assert sorted(os.listdir(tmp_path / "s")) == [".lock", "cells"]
+    assert all(name.endswith(".parquet") for name in os.listdir(tmp_path / "s" / "cells"))
+
+
+def test_the_pool_gets_the_open_cells_in_order_and_the_settings(tmp_path: Path, answered: Answered) -> None:
+    """The plan's order, the folder for logs, the grace between signals."""
+    seen: dict[str, Any] = {}
+
+    class Pool(answered(ok)):  # type: ignore[misc]
+        def __init__(self, given: list[Device], **options: Any) -> None:
+            super().__init__(given, **options)
+            seen.update(options, devices=given)
+
+    pool.Pool = Pool  # type: ignore[misc]
+    one = settings(tmp_path)
+    sweep.run(replace(one, pool=replace(one.pool, grace_s=1.5)), [combination()])
+    planned = plan.make(one, [combination()], [CPU])
+    assert Pool.ran == [cell.id for cell in planned.cells]
+    assert seen["devices"] == [CPU]
+    assert seen["grace_s"] == 1.5
+    assert seen["log_folder"] == tmp_path / "s" / "cells"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [
+        ((Status.OK, Status.OK), 0),
+        ((Status.OK, Status.UNSUPPORTED), 0),
+        ((Status.OK, Status.MISSING), 0),
+        ((Status.OK, Status.OOM), 0),
+        ((Status.OK, Status.INCORRECT), 1),
+        ((Status.OK, Status.COMPILE_ERROR), 1),
+        ((Status.OK, Status.TIMEOUT), 1),
+        ((Status.OK, Status.CRASHED), 1),
+        ((Status.OK, Status.ERROR), 1),
+        ((Status.MISSING, Status.OOM), 1),
+        ((Status.OK, None), 1),
+    ],
+)
+def test_the_exit_code_goes_by_the_statuses(
+    tmp_path: Path, answered: Answered, statuses: tuple[Status, Status | None], code: int
+) -> None:
+    """0: all recorded, one ok, none a failure of its own doing. A cell that was interrupted has no record."""
+    answers = dict(zip(("a", "b"), statuses, strict=True))
+
+    def answer(cell: Cell) -> Ending:
+        status = answers[cell.columns["impl"]]
+        if status is None:
+            return ending()
+        return ending(measured() if status is Status.OK else failed(status))
+
+    answered(answer)
+    both = [combination(name, scenario=one_case()) for name in ("a", "b")]
+    assert run(tmp_path, *both) == code
+    assert len(rows(tmp_path)) == 2 - statuses.count(None)
+
+
+def test_unsupported_cells_are_recorded_without_a_process(tmp_path: Path, answered: Answered) -> None:
+    """The pool never sees them; their rows say why."""
+    fake = answered(ok)
+    assert run(tmp_path, combination("a"), combination("b", impl=impl("b", supports={"dtypes": ["bf16"]}))) == 0
+    assert len(fake.ran) == 6
+    found = {(row["impl"], row["status"], row["reason"]) for row in rows(tmp_path)}
+    assert found == {("a", "ok", None), ("b", "unsupported", "dtype fp32 is not among bf16")}
+
+
+def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path, answered: Answered) -> None:
+    """Only cells without a record run; rerun and force replace records under the same ids."""
+    answered(lambda cell: ending(failed(Status.CRASHED)) if cell.columns["q_len"] == 64 else ending(measured()))
+    assert run(tmp_path) == 1
+    first = {row["cell_id"] for row in rows(tmp_path)}
+    assert answered(ok).ran == []
+    later = answered(ok)
+    assert run(tmp_path, combination(), combination("b")) == 1
+    assert len(later.ran) == 6
+    assert not set(later.ran) & first
+    again = answered(ok)
+    assert run(tmp_path, rerun=("crashed",)) == 0
+    assert len(again.ran) == 2
+    forced = answered(ok)
+    assert run(tmp_path, force=True) == 0
+    assert set(forced.ran) == first
+    assert len(rows(tmp_path)) == 12
+
+
+@pytest.mark.parametrize(("status", "code"), [(Status.OK, 0), (Status.ERROR, 1)])
+def test_nothing_to_do_is_said_and_exits_by_the_records(
+    tmp_path: Path, answered: Answered, capsys: pytest.CaptureFixture[str], status: Status, code: int
+) -> None:
+    """A second call of a complete sweep runs nothing and keeps its verdict."""
+    answered(lambda cell: ending(measured() if status is Status.OK else failed(status)))
+    run(tmp_path)
+    capsys.readouterr()
+    fake = answered(ok)
+    assert run(tmp_path) == code
+    assert fake.ran == []
+    assert "Nothing to do: all 6 cells" in capsys.readouterr().out
+
+
+def test_the_end_of_a_sweep_names_results_counts_and_what_to_do_next(
+    tmp_path: Path, answered: Answered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line a cell, the table with the best marked, counts by status, the folder, the report's command."""
+    latencies = {"a": 0.4021, "b": 0.25}
+    answered(
+        lambda cell: (
+            ending(measured(latencies[cell.columns["impl"]]))
+            if cell.columns["impl"] in latencies
+            else ending(failed(Status.OOM, "out of memory"))
+        )
+    )
+    run(tmp_path, *(combination(name, scenario=one_case()) for name in ("a", "b", "c")))
+    lines = capsys.readouterr().out.splitlines()
+    case = "b1-h4-s32-d16-causal-fp32-fwd"
+    assert re.fullmatch(rf"\[[123]/3\] a eager {case}: ok 0\.4021 ms", next(one for one in lines if "] a" in one))
+    assert any(one.endswith(f"c eager {case}: oom (out of memory)") for one in lines)
+    assert lines[3].split() == ["ms", "a", "eager", "b", "eager", "c", "eager"]
+    assert lines[4].split() == [case, "0.4021", "0.25*", "oom"]
+    assert lines[5] == "2 ok, 1 oom"
+    assert lines[6].split() == ["Records:", str(tmp_path / "s" / "cells")]
+    assert lines[7].split() == ["Report:", "attnsweep-report", str(tmp_path / "s")]
+
+
+def test_a_launchers_job_may_be_one_that_nothing_can_do(tmp_path: Path, answered: Answered) -> None:
+    """Alone it is a mistake; one job of several just records why, and is no success."""
+    fake = answered(ok)
+    never = combination(impl=impl("a", supports={"dtypes": ["bf16"]}))
+    with pytest.raises(ConfigError, match="dtype fp32"):
+        run(tmp_path, never)
+    assert not (tmp_path / "s").exists()
+    assert run(tmp_path, never, shared=True) == 1
+    assert fake.ran == []
+    assert len(rows(tmp_path)) == 6
+
+
+# Trouble
+
+
+def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(
+    tmp_path: Path, answered: Answered, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C after three cells: three records, none for the one interrupted, 130, and the command with the name."""
+    count = itertools.count()
+    answered(lambda cell: "SIGINT" if next(count) == 3 else ending(measured()))
+    monkeypatch.setattr(sys, "argv", ["/venv/bin/attnsweep", "impl=naive", "scenario.seq_len=32,64", "-m"])
+    assert run(tmp_path) == 130
+    assert len(rows(tmp_path)) == 3
+    out = capsys.readouterr().out
+    assert "Ended by SIGINT" in out
+    assert "    attnsweep impl=naive scenario.seq_len=32,64 name=s -m\n" in out
+    rest = answered(ok)
+    assert run(tmp_path) == 0
+    assert len(rest.ran) == 3
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_other_signals_exit_as_shells_expect(tmp_path: Path, answered: Answered, name: str, code: int) -> None:
+    """128 and the signal's number."""
+    assert code == 128 + signal.Signals[name]
+    answered(lambda cell: name)
+    assert run(tmp_path) == code
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("impl=a name=s", "impl=a name=s"),
+        ("impl=a -m", "impl=a name=s -m"),
+        ("-m impl=a", "-m impl=a name=s"),
+        ("impl=a,b study=x --config-dir my=conf", "impl=a,b study=x name=s --config-dir my=conf"),
+        ("--config-dir=x impl=a", "--config-dir=x impl=a name=s"),
+        ("'impl.x=a b'", "'impl.x=a b' name=s"),
+        ("-m", "name=s -m"),
+    ],
+)
+def test_the_command_that_goes_on_is_the_one_given_with_the_name(given: str, said: str) -> None:
+    """The name stands with the other overrides, and only where it was not given."""
+    assert sweep.go_on(["attnsweep", *shlex.split(given)], "s") == f"attnsweep {said}"
+
+
+def test_a_record_that_cannot_be_written_leaves_its_cell_open(
+    tmp_path: Path, answered: Answered, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk is said, costs no other cell, and is no success."""
+    answered(ok)
+    real = recording.write
+
+    def full(cell: Cell, *rest: Any) -> Any:
+        if cell.columns["q_len"] == 64:
+            raise OSError(28, "No space left on device")
+        return real(cell, *rest)
+
+    monkeypatch.setattr(recording, "write", full)
+    assert run(tmp_path) == 1
+    assert len(rows(tmp_path)) == 4
+    assert "No space left on device" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert len(plan.make(settings(tmp_path), [combination()], [CPU]).open) == 2
+
+
+def test_devices_that_got_stuck_leave_cells_open_and_an_exit_code_of_one(
+    tmp_path: Path, answered: Answered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the pool raises for them is said; the records until then stay."""
+
+    class Stuck(answered(ok)):  # type: ignore[misc]
+        def run(self, cells: list[Cell], *callbacks: Any) -> str | None:
+            super().run(cells[:2], *callbacks)
+            raise AttnsweepError("GPU-0 is stuck; 4 cells are still open")
+
+    pool.Pool = Stuck  # type: ignore[misc]
+    assert run(tmp_path) == 1
+    assert len(rows(tmp_path)) == 2
+    assert "GPU-0 is stuck" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_made_is_a_mistake(tmp_path: Path, answered: Answered) -> None:
+    """A file stands where the folder should be."""
+    answered(ok)
+    (tmp_path / "s").write_text("in the way")
+    with pytest.raises(ConfigError, match="cannot be made"):
+        run(tmp_path)
+
+
+# The lock
+
+
+def test_a_second_sweep_into_the_same_folder_is_refused_naming_the_holder(tmp_path: Path) -> None:
+    """By process, host and command; free again when the first is over, also after it died."""
+    with sweep.held(tmp_path):
+        with pytest.raises(ConfigError, match=f"process {os.getpid()} on .*name=") as caught, sweep.held(tmp_path):
+            pass
+        assert shlex.join(sys.argv) in str(caught.value)
+    with sweep.held(tmp_path):
+        pass
+
+
+def test_the_folder_is_held_while_cells_run_and_before_any_does(tmp_path: Path, answered: Answered) -> None:
+    """The pool runs inside the lock; a sweep that is refused runs nothing."""
+    refused = []
+
+    def answer(cell: Cell) -> Ending:
+        with pytest.raises(ConfigError) as caught, sweep.held(tmp_path / "s"):
+            pass
+        refused.append(caught.value)
+        return ending(measured())
+
+    fake = answered(answer)
+    run(tmp_path)
+    assert len(refused) == 6
+    with sweep.held(tmp_path / "s"), pytest.raises(ConfigError):
+        run(tmp_path, force=True)
+    assert len(fake.ran) == 6
+
+
+def test_shards_and_a_launchers_jobs_share_the_folder(tmp_path: Path) -> None:
+    """Different shards side by side, never the same twice, and never beside a whole sweep."""
+    with sweep.held(tmp_path, shard=(1, 2)), sweep.held(tmp_path, shard=(2, 2)), sweep.held(tmp_path, shared=True):
+        with pytest.raises(ConfigError, match=f"process {os.getpid()}"), sweep.held(tmp_path, shard=(2, 2)):
+            pass
+        with pytest.raises(ConfigError, match="a shard of it or a launcher's job"), sweep.held(tmp_path):
+            pass
+    with sweep.held(tmp_path), pytest.raises(ConfigError), sweep.held(tmp_path, shared=True):
+        pass
+    with sweep.held(tmp_path):
+        pass
+
+
+def test_a_holder_that_was_killed_holds_nothing_and_is_not_named_later(tmp_path: Path) -> None:
+    """The kernel frees the lock with the process; its name does not stand for a later holder's."""
+    code = f"""
+import os, sys
+from pathlib import Path
+from attnsweep import sweep
+with sweep.held(Path({str(tmp_path)!r})):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    with holder, holder.stdout, holder.stdin:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(ConfigError, match=f"process {holder.pid} "), sweep.held(tmp_path):
+            pass
+        holder.kill()
+    assert json.loads((tmp_path / ".lock").read_text())["pid"] == holder.pid
+    with (
+        sweep.held(tmp_path, shared=True),
+        pytest.raises(ConfigError, match="a shard of it or a launcher's job"),
+        sweep.held(tmp_path),
+    ):
+        pass
+
+
+# The dry run
+
+
+def test_a_dry_run_lists_every_cell_and_writes_nothing(
+    tmp_path: Path, answered: Answered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Why each would be skipped, how many there are and run, and about how long; exit code 0."""
+    fake = answered(ok)
+    library = {"_target_": "attnsweep.impls.FunctionAttention", "function": "no_such_library.attention"}
+    arguments = {"arguments": {"causal": "causal"}, "distribution": "no-such-library"}
+    several = [
+        combination("a"),
+        combination("b", impl=impl("b", supports={"dtypes": ["bf16"]})),
+        combination("c", impl=impl("c", **library, **arguments)),
+        combination("a", compile=DEFAULT),
+    ]
+    assert run(tmp_path, *several, dry_run=True) == 0
+    assert fake.ran == []
+    assert os.listdir(tmp_path) == []
+    lines = [" ".join(one.split()) for one in capsys.readouterr().out.splitlines()]
+    assert lines.count("a eager 0 to run") == lines.count("a default 0 to run") == 6
+    assert lines.count("b eager 0 unsupported: dtype fp32 is not among bf16") == 6
+    assert sum(one.startswith("c eager 0 missing: No module named 'no_such_library'") for one in lines) == 6
+    assert sum(one == "b1-h4-s32-d16-causal-fp32-fwd" for one in lines) == 1
+    assert re.fullmatch(
+        r"24 cells, 18 to run \(6 of them to find their library missing\), about \d+ s on AMD EPYC", lines[-1]
+    )
+
+
+def test_a_dry_run_shows_what_is_done(tmp_path: Path, answered: Answered, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the status that its record has."""
+    answered(lambda cell: ending(failed(Status.TIMEOUT)))
+    run(tmp_path, combination(scenario={**PREFILL, "seq_len": 32}))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "s" / "cells").iterdir()}
+    capsys.readouterr()
+    assert run(tmp_path, dry_run=True) == 0
+    out = capsys.readouterr().out
+    assert out.count("done: timeout") == 2
+    assert "6 cells, 4 to run" in out
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "s" / "cells").iterdir()} == before
+
+
+# The terminal
+
+HOSTILE = "[red]x[/red] \x1b]0;owned\x07 \x1b[2J\r\n:smile: \u202egnirts \x9b31m {0} %s"
+
+
+def terminal(width: int = 100) -> tuple[Console, io.StringIO]:
+    """A console that takes itself for a colour terminal, and what it wrote."""
+    out = io.StringIO()
+    return Console(file=out, force_terminal=True, width=width, markup=False, emoji=False, highlight=False), out
+
+
+def hostile_plan(tmp_path: Path) -> Plan:
+    named = combination(HOSTILE, variant=HOSTILE, scenario=one_case())
+    planned = plan.make(settings(tmp_path), [named, combination(scenario=one_case())], [CPU])
+    return replace(planned, cells=tuple(replace(one, unsupported=HOSTILE) for one in planned.cells))
+
+
+def harmless(text: str) -> None:
+    """Nothing in the text acts on a terminal but rich's own colours and cursor, and the words are shown as they are."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", plain.replace("\r", ""))
+    assert "\x1b[2J" not in text
+    assert "[red]x[/red]" in plain.replace("\n", "")
+
+
+def test_text_from_records_cannot_act_on_the_terminal(tmp_path: Path) -> None:
+    """Markup, control sequences, bidirectional overrides: shown as codes, in lines, bar and tables alike."""
+    planned = hostile_plan(tmp_path)
+    outcome = Outcome(Status.ERROR, None, HOSTILE, ())
+    for is_terminal in (True, False):
+        console, out = terminal()
+        if not is_terminal:
+            out = io.StringIO()
+            console = Console(file=out, width=10_000, markup=False, emoji=False, highlight=False)
+        with progress.Report(console, 2) as report:
+            for cell in planned.cells:
+                report.cell(cell, outcome)
+            report.say(HOSTILE)
+        harmless(out.getvalue())
+        progress.dry_run(console, planned, {cell.id: HOSTILE for cell in planned.cells})
+        progress.results(console, planned.cells, {cell.id: outcome for cell in planned.cells})
+        harmless(out.getvalue())
+
+
+def test_the_bar_shows_how_many_how_many_failed_and_the_last_result(tmp_path: Path) -> None:
+    """On a terminal failures get a line of their own above the bar, successes do not."""
+    planned = plan.make(settings(tmp_path), [combination("fa2")], [CPU])
+    console, out = terminal(120)
+    with progress.Report(console, 6) as report:
+        report.cell(planned.cells[0], Outcome(Status.OK, 0.4021, None, ()))
+        report.cell(planned.cells[1], Outcome(Status.CRASHED, None, "died of SIGSEGV", ()))
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
+    assert "2/6" in plain
+    assert "1 failed" in plain
+    assert "fa2 eager: crashed" in plain
+    assert f"fa2 eager {planned.cells[1].columns['case']}: crashed (died of SIGSEGV)" in plain
+    assert planned.cells[0].columns["case"] + ": ok" not in plain
+
+
+def table(tmp_path: Path, outcomes: dict[str, list[Outcome]], width: int = 200) -> str:
+    """The table of results of a case, given each implementation's outcomes by replicate."""
+    timing = {**QUICK, "replicates": max(map(len, outcomes.values()))}
+    several = [combination(name, timing=timing, scenario=one_case()) for name in outcomes]
+    planned = plan.make(settings(tmp_path), several, [CPU])
+    found = {
+        cell.id: outcomes[cell.columns["impl"]][cell.columns["replicate"]]
+        for cell in planned.cells
+        if cell.columns["replicate"] < len(outcomes[cell.columns["impl"]])
+    }
+    out = io.StringIO()
+    progress.results(Console(file=out, width=width), planned.cells, found)
+    return out.getvalue()
+
+
+def test_the_table_shows_the_median_of_replicates_and_marks_what_failed(tmp_path: Path) -> None:
+    """Three processes: the middle one; one that crashed is counted beside it."""
+    good = [Outcome(Status.OK, ms, None, ()) for ms in (0.3, 0.1, 0.2)]
+    partly = [Outcome(Status.OK, 0.5, None, ()), Outcome(Status.CRASHED, None, "x", ())]
+    shown = table(tmp_path, {"a": good, "b": partly})
+    assert "0.2*" in shown
+    assert "0.5 (1 of 2 crashed)" in shown
+
+
+def test_the_best_is_not_one_that_cannot_be(tmp_path: Path) -> None:
+    """An implausible speed is shown as such and never marked."""
+    shown = table(
+        tmp_path,
+        {"a": [Outcome(Status.OK, 0.001, None, ("implausible",))], "b": [Outcome(Status.OK, 0.5, None, ())]},
+    )
+    assert "0.001 implausible" in shown
+    assert "0.5*" in shown
+
+
+def test_sixteen_implementations_fit_eighty_columns(tmp_path: Path) -> None:
+    """Too many for columns: a row a case, the best first, failures last, no line wider than the terminal."""
+    outcomes = {f"impl{number:02}": [Outcome(Status.OK, 16.0 - number, None, ())] for number in range(15)}
+    shown = table(tmp_path, {**outcomes, "broken": [Outcome(Status.ERROR, None, "x", ())]}, width=80)
+    assert max(map(len, shown.splitlines())) <= 80
+    words = re.findall(r"(impl\d\d|broken) eager (\S+?),?(?:\s|$)", " ".join(shown.split()))
+    assert words[0] == ("impl14", "2*")
+    assert words[-1] == ("broken", "error")
+    assert len(words) == 16
+
+
+def test_durations_are_said_as_people_say_them() -> None:
+    """Seconds, then minutes, then hours."""
+    said = [progress.duration(seconds) for seconds in (0, 45.4, 89, 120, 20 * 60, 5399, 3 * 3600 + 600)]
+    assert said == ["0 s", "45 s", "89 s", "2 min", "20 min", "1 h 30 min", "3 h 10 min"]
+
+
+# For real
+
+
+def test_a_real_sweep_on_this_cpu(tmp_path: Path) -> None:
+    """The command line, Hydra, plan, pool, worker and records together: each cell measured, and nothing left to do."""
+    line = "impl=naive,fa2 timing=quick scale=tiny scenario.dtype=fp32 scenario.tiny.batch_size=1 device=cpu name=real"
+    command = [sys.executable, "-c", "import sys; from attnsweep.cli import main; sys.exit(main())", *line.split()]
+    first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stdout + first.stderr
+    found = records.read(sorted((tmp_path / "outputs" / "real" / "cells").glob("*.parquet"))).to_pylist()
+    statuses = sorted((row["impl"], row["status"], row["q_len"]) for row in found)
+    assert statuses == [
+        *[("fa2", "unsupported", length) for length in (32, 64)],
+        *[("naive", "ok", length) for length in (32, 64)],
+    ]
+    for row in found:
+        if row["status"] == "ok":
+            assert 0 < row["latency_ci_low_ms"] <= row["latency_ms"] <= row["latency_ci_high_ms"]
+            assert row["check"] == "passed"
+            stages = ("inputs_s", "prepare_s", "check_s", "proof_s", "memory_s", "timing_s")
+            assert all(row[name] > 0 for name in stages)
+            assert 0 < row["overhead_s"] < row["wall_s"] - sum(row[name] for name in stages) + 1e-6
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert again.returncode == 0
+    assert "Nothing to do: all 4 cells" in again.stdout
