@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -80,9 +81,15 @@ def alone(tmp_path: Path, monkeypatch: Any) -> Iterator[str]:
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    # It would hide output that is lost in buffers.
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     monkeypatch.setenv(MARKER, str(tmp_path))
     yield str(tmp_path)
-    assert survivors(str(tmp_path)) == []
+    left = survivors(str(tmp_path))
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert left == [], "processes were left running"
     assert not list(temporary.glob("attnsweep-cell-*"))
 
 

@@ -110,6 +110,27 @@ def test_a_killed_parent_leaves_nothing(tmp_path, marker):
         left.rmdir()  # the one thing that a killed parent cannot remove
 
 
+def test_a_cell_does_not_outlive_its_zygote_although_nobody_is_there_to_see(tmp_path, marker):
+    """Parent and zygote killed at once: the kernel ends the cell."""
+    hanging = tmp_path / "hanging"
+    wanted = {"folder": str(tmp_path), "cells": [("hang", {"marker": str(hanging)})]}
+    process = subprocess.Popen([sys.executable, str(processes.TESTS / "parent.py"), json.dumps(wanted)])
+    wait_for(hanging.exists)
+    process.send_signal(signal.SIGSTOP)
+    zygote = next(pid for pid in survivors(marker) if parent_of(pid) == process.pid)
+    os.kill(zygote, signal.SIGKILL)
+    wait_for(lambda: not survivors(marker))
+    process.kill()
+    process.wait()
+    for left in (tmp_path / "tmp").glob("attnsweep-cell-*"):
+        left.rmdir()
+
+
+def parent_of(pid: int) -> int:
+    """The process id of a process's parent."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def test_a_signal_while_a_zygote_imports_does_not_wait_for_the_import(tmp_path, marker, monkeypatch):
     """The sweep ends although nobody has said that it is ready."""
     (tmp_path / "slow.py").write_text(

@@ -61,6 +61,15 @@ def holder(tmp_path):
     process.communicate()
 
 
+def free(fd: int) -> bool:
+    """Whether a lock could be taken; then it was."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def never(sentence: str) -> None:
     """A `waiting` that must not be called."""
     raise AssertionError(sentence)
@@ -157,8 +166,8 @@ def test_the_lock_outlives_a_killed_sweep_until_its_last_cell_is_dead(tmp_path, 
     for pid in survivors(marker):
         with contextlib.suppress(ProcessLookupError):  # the zygote was first, and has killed its cell
             os.kill(pid, signal.SIGCONT)
-    wait_for(lambda: not survivors(marker))
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    wait_for(lambda: free(fd))
+    assert survivors(marker) == []
     os.close(fd)
     for left in (tmp_path / "tmp").glob("attnsweep-cell-*"):
         left.rmdir()

@@ -159,11 +159,13 @@ def test_an_unknown_device_gets_no_fraction_and_no_guess(name: str | None) -> No
     assert metrics.implausible(case(), 1e-9, name, cold=True, sm_clock_mhz=1830, sm_count=132) is None
 
 
-def test_one_name_for_two_parts_is_told_apart_by_its_sm_count() -> None:
-    """The RTX 3080 of 68 SMs is in the table, the one of 70 is not, and without a count neither is."""
-    assert metrics.peak("NVIDIA GeForce RTX 3080", 68) is not None
-    assert metrics.peak("NVIDIA GeForce RTX 3080", 70) is None
-    assert metrics.peak("NVIDIA GeForce RTX 3080") is None
+def test_one_name_for_two_parts_is_told_apart_by_its_sm_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line with an SM count is for that part alone; another count, or none read, is an unknown GPU."""
+    line = metrics.Peak("Twin", 100, bf16=4, tf32=2, fp32=1, fp64=1, sm_count=68)
+    monkeypatch.setattr(metrics, "PEAKS", (line,))
+    assert metrics.peak("Twin", 68) is line
+    assert metrics.peak("Twin", 70) is None
+    assert metrics.peak("Twin") is None
 
 
 def test_a_compute_bound_case_is_measured_against_arithmetic() -> None:

@@ -213,7 +213,6 @@ def test_what_changes_the_measurement_changes_the_id(tmp_path: Path, monkeypatch
         only(tmp_path, replace(base, compile={**EAGER, "dynamic": True})),
         only(tmp_path, replace(base, scenario=one_case(dtype="bf16"))),
         only(tmp_path, replace(base, timing={**QUICK, "time_cap_s": 0.7})),
-        only(tmp_path, replace(base, timing={**QUICK, "cache": "hot"})),
         only(tmp_path, base, seed=1),
         only(tmp_path, base, device=replace(CPU, name="another")),
     ]
@@ -221,6 +220,16 @@ def test_what_changes_the_measurement_changes_the_id(tmp_path: Path, monkeypatch
     others.append(only(tmp_path, base))
     hashes = [cell.id[-8:] for cell in [plain, *others]]
     assert len(set(hashes)) == len(hashes)
+
+
+def test_the_cache_is_part_of_the_id_on_a_gpu_and_always_hot_on_a_cpu(tmp_path: Path) -> None:
+    """Nothing is evicted before a call on a CPU, whatever the preset asks for."""
+    base = combination(scenario=one_case())
+    hot = replace(base, timing={**QUICK, "cache": "hot"})
+    assert only(tmp_path, base).id == only(tmp_path, hot).id
+    assert only(tmp_path, base).columns["cache"] == "hot"
+    assert only(tmp_path, base, device=GPU).id != only(tmp_path, hot, device=GPU).id
+    assert only(tmp_path, base, device=GPU).columns["cache"] == "cold"
 
 
 def test_what_does_not_change_the_measurement_keeps_the_id(tmp_path: Path) -> None:
@@ -538,7 +547,7 @@ def test_ids_do_not_depend_on_the_process(tmp_path: Path) -> None:
         '"compile":{"dynamic":false,"fullgraph":true,"mode":null,"name":"eager"},"device":"AMD EPYC",'
         '"impl":{"_target_":"attnsweep.impls.naive.NaiveAttention","distribution":null,"layout":"bhsd",'
         '"name":"naive"},"kernels":null,"replicate":0,"seed":0,'
-        '"timing":{"cache":"cold","name":"quick","time_cap_s":0.6},"variant":"","version":null}'
+        '"timing":{"cache":"hot","name":"quick","time_cap_s":0.6},"variant":"","version":null}'
     )
     assert cell.id[-8:] == hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -621,9 +630,9 @@ def test_an_infinite_constant_is_no_obstacle(tmp_path: Path) -> None:
     assert json.loads(one.columns["config"])["impl"]["constants"] == {"cap": math.inf}
 
 
-def test_the_command_of_a_later_replicate_measures_it_too(tmp_path: Path) -> None:
-    """It asks for as many processes as come to it, and no more."""
+def test_the_command_of_a_later_replicate_measures_it_alone(tmp_path: Path) -> None:
+    """`replicate` picks one process of those that `timing.replicates` asks for."""
     line = "attnsweep impl=naive scenario.seq_len=32 scenario.batch_size=1 device=cpu name=x"
     whole = {cell[0].split("-")[-2]: cell for cell in planned_by(shlex.split(line), tmp_path)}
     again = planned_by(shlex.split(whole["1"][1]), tmp_path)
-    assert sorted(cell[0] for cell in again) == sorted([whole["0"][0], whole["1"][0]])
+    assert [cell[0] for cell in again] == [whole["1"][0]]

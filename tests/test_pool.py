@@ -20,7 +20,7 @@ from attnsweep import slot
 from attnsweep.devices import Device
 from attnsweep.errors import AttnsweepError, Status
 from attnsweep.pool import Pool, Queue
-from processes import BARE, cell, running, survivors, sweep
+from processes import BARE, cell, running, survivors, sweep, wait_for
 
 TESTS = Path(__file__).parent
 
@@ -244,12 +244,14 @@ def test_a_zygote_that_died_between_cells_is_replaced(tmp_path):
 
     def shoot(one, end):
         zygotes.append(end.outcome["columns"]["zygote"])
-        if len(zygotes) == 1:
+        if one.id == "a":
             os.kill(zygotes[0], signal.SIGKILL)
+            wait_for(lambda: not running(zygotes[0]))
 
-    ends = sweep(tmp_path, cell("ok", name="a"), cell("ok", name="b"), cell("ok", name="c"), finished=shoot)
+    needs_both = cell("kill_zygote_once", name="b", marker=str(tmp_path / "once"))
+    ends = sweep(tmp_path, cell("ok", name="a"), needs_both, finished=shoot)
     assert {end.status for end in ends.values()} == {Status.OK}
-    assert zygotes[0] != zygotes[1] == zygotes[2]
+    assert zygotes[0] != zygotes[1]
 
 
 @pytest.fixture
@@ -379,6 +381,15 @@ def test_a_cell_starts_clean(tmp_path, monkeypatch):
     cache = seen["environ"]["TORCHINDUCTOR_CACHE_DIR"]
     assert Path(cache).parent == Path(tempfile.gettempdir())
     assert Path(cache).name.startswith("torchinductor_")
+
+
+def test_a_temporary_folder_remembered_by_a_preload_is_forgotten(tmp_path, monkeypatch):
+    """torch's compiler asks for it while it is imported."""
+    (tmp_path / "asks.py").write_text("import tempfile\ntempfile.gettempdir()\n")
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{tmp_path}")
+    asking = dataclasses.replace(BARE, preload=("asks",))
+    seen = sweep(tmp_path, cell("look", interpreter=asking))["look"].outcome["columns"]
+    assert seen["temporary"].startswith(seen["environ"]["TMPDIR"] + "/")
 
 
 def test_openblas_is_left_alone_where_the_user_says_nothing(tmp_path, monkeypatch):

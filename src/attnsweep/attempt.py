@@ -112,6 +112,7 @@ class Attempt:
         self._id = ""
         self._rungs: list[tuple[float, int | None]] = []
         self._over = False
+        self._pidfd = -1
         self.group: int | None = None
         self.seen = Seen()
 
@@ -123,6 +124,8 @@ class Attempt:
     ) -> None:
         self._log.close()
         self._close_write_ends()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
         os.close(self._outcome_read)
         os.close(self._log_read)
 
@@ -146,9 +149,7 @@ class Attempt:
         ooms = oom_kills()
         self._rungs = self._ladder(now + self._timeout_s)
         try:
-            sent = self._zygote.send(
-                {**request, "token": self._token}, [self._outcome_write, self._log_write]
-            )
+            sent = self._zygote.send({**request, "token": self._token}, [self._outcome_write, self._log_write])
         except ValueError as error:
             seen.failed, self._over = str(error), True
         else:
@@ -171,6 +172,14 @@ class Attempt:
                 self._sample(self._sensors)
                 next_sample = max(next_sample + self._sample_s, now)
         seen.oom = oom_kills() > ooms
+
+    def gone(self, timeout_s: float) -> bool:
+        """Wait for the cell's death, for when its zygote cannot: only then is its GPU memory free."""
+        if self._pidfd < 0:
+            return True
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1e3))
 
     def finish(self) -> Seen:
         """What was seen, with whatever the pipes still hold; all that wrote into them is dead by now."""
@@ -227,6 +236,8 @@ class Attempt:
             self.seen.died = self._over = True
         elif "pid" in message:
             self.group = message["pid"]
+            with contextlib.suppress(ProcessLookupError):  # it is over, and its zygote was quicker
+                self._pidfd = os.pidfd_open(message["pid"])
         elif "failed" in message:
             self.seen.failed, self._over = message["failed"], True
         else:

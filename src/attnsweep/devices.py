@@ -49,9 +49,7 @@ def find(kind: str = "auto", gpus: str | list[int | str] | None = None) -> list[
     found = visible_gpus()
     if not found:
         if kind == "cuda" or gpus is not None:
-            raise ConfigError(
-                "no NVIDIA GPU is visible here (NVML finds none, or CUDA_VISIBLE_DEVICES hides them)"
-            )
+            raise ConfigError("no NVIDIA GPU is visible here (NVML finds none, or CUDA_VISIBLE_DEVICES hides them)")
         return [cpu()]
     if gpus is None:
         return found
@@ -92,9 +90,7 @@ def visible_gpus() -> list[Device]:
         return []
     try:
         driver = _text(pynvml.nvmlSystemGetDriverVersion())
-        found = [
-            _gpu(pynvml.nvmlDeviceGetHandleByIndex(i), driver) for i in range(pynvml.nvmlDeviceGetCount())
-        ]
+        found = [_gpu(pynvml.nvmlDeviceGetHandleByIndex(i), driver) for i in range(pynvml.nvmlDeviceGetCount())]
     finally:
         pynvml.nvmlShutdown()
     variable = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -56,53 +56,31 @@ def _kind(dtype: str) -> str:
     return "bf16" if dtype == "fp16" else dtype
 
 
-#: One line a GPU. Vendors print tensor rates "with sparsity": the dense figure is half of that. Attention
-#: accumulates in fp32, so GeForce and RTX lines give the rate with fp32 accumulation, which is half of the
-#: advertised one. fp64 is the tensor cores' where they have it.
+#: One line a GPU, each with the page it was read from: mostly reproductions of NVIDIA's data sheets, not the sheets
+#: themselves. A GPU whose figures were not found, or for which pages disagree, has no line. Vendors print tensor
+#: rates "with sparsity": the dense figure is half of that. Attention accumulates in fp32, so a GeForce line gives
+#: the rate with fp32 accumulation. fp64 is the tensor cores' where they have it.
 PEAKS: tuple[Peak, ...] = (
-    # NVIDIA H200 data sheet, SXM column: 1,979 bf16 sparse, 67 fp32, 4.8 TB/s; the H100 SXM chip, hence 989.4
-    # dense
+    # G. Lockwood's notes on H100 (from NVIDIA's white paper; H200 is the same chip); 4.8 TB/s: AnandTech on SC23
     Peak("NVIDIA H200", 4800, bf16=989.4, tf32=494.7, fp32=67, fp64=67, fp8=1979, clocked=_HOPPER),
-    # NVIDIA H200 data sheet, NVL column: 1,671 bf16 sparse, 60 fp32, 4.8 TB/s
-    Peak("NVIDIA H200 NVL", 4800, bf16=835.5, tf32=417.5, fp32=60, fp64=60, fp8=1670.5, clocked=_HOPPER),
-    # NVIDIA H100 architecture white paper, table of SXM5: 989.4 bf16 dense, 1,978.9 fp8, 66.9 fp32, 3,352
-    # GB/s
+    # the same notes: 989.4 bf16, 1978.9 fp8, 66.9 fp32; 3,350 GB/s: HPC Tech's copy of the data sheet, SXM5 column
     Peak("NVIDIA H100 80GB HBM3", 3350, bf16=989.4, tf32=494.7, fp32=67, fp64=67, fp8=1979, clocked=_HOPPER),
-    # NVIDIA H100 architecture white paper, table of PCIe: 756 bf16 dense, 51 fp32, 2.0 TB/s, 114 SMs
+    # HPC Tech's copy of the H100 data sheet, PCIe column: 1,513 bf16 sparse, 51 fp32, 2,000 GB/s, 114 SMs
     Peak("NVIDIA H100 PCIe", 2000, bf16=756, tf32=378, fp32=51, fp64=51, fp8=1513, clocked=_HOPPER),
-    # NVIDIA H100 data sheet, NVL column: 1,671 bf16 sparse, 60 fp32, 3.9 TB/s
-    Peak("NVIDIA H100 NVL", 3900, bf16=835.5, tf32=417.5, fp32=60, fp64=60, fp8=1670.5, clocked=_HOPPER),
-    # NVIDIA GH200 data sheet, HBM3 column: 1,979 bf16 sparse, 67 fp32, 4 TB/s
-    Peak("NVIDIA GH200 480GB", 4000, bf16=989.4, tf32=494.7, fp32=67, fp64=67, fp8=1979, clocked=_HOPPER),
-    # NVIDIA H20 data sheet: 148 bf16 dense, 296 fp8, 74 tf32, 44 fp32, 1 fp64, 4.0 TB/s; its tensor rate is
-    # cut
+    # a news digest of H20's specifications: 148 bf16 dense, 296 at 8 bits, 74 tf32, 44 fp32, 1 fp64, 4.0 TB/s
     Peak("NVIDIA H20", 4000, bf16=148, tf32=74, fp32=44, fp64=1, fp8=296),
-    # NVIDIA HGX B200 data sheet, an eighth of the board: 4.5 PFLOP/s bf16 sparse, 75 fp32, 37 fp64, 8 TB/s
-    Peak("NVIDIA B200", 8000, bf16=2250, tf32=1125, fp32=75, fp64=37, fp8=4500),
-    # NVIDIA A100 data sheet, 80 GB SXM column: 312 bf16, 156 tf32, 19.5 fp32 and fp64 tensor, 2,039 GB/s
+    # G. Lockwood's notes on A100 (from NVIDIA's data sheet): 312 bf16, 156 tf32, 19.5 fp32 and fp64 tensor; the
+    # bandwidth of each variant: Thunder Compute's A100 table
     Peak("NVIDIA A100-SXM4-80GB", 2039, bf16=312, tf32=156, fp32=19.5, fp64=19.5, clocked=_GA100),
-    # NVIDIA A100 data sheet, 40 GB SXM column: 1,555 GB/s
     Peak("NVIDIA A100-SXM4-40GB", 1555, bf16=312, tf32=156, fp32=19.5, fp64=19.5, clocked=_GA100),
-    # NVIDIA A100 data sheet, 80 GB PCIe column: 1,935 GB/s
     Peak("NVIDIA A100 80GB PCIe", 1935, bf16=312, tf32=156, fp32=19.5, fp64=19.5, clocked=_GA100),
-    # NVIDIA A100 data sheet, 40 GB PCIe column: 1,555 GB/s
     Peak("NVIDIA A100-PCIE-40GB", 1555, bf16=312, tf32=156, fp32=19.5, fp64=19.5, clocked=_GA100),
-    # NVIDIA L40S data sheet: 362.05 bf16 dense, 733 fp8, 183 tf32, 91.6 fp32, 864 GB/s; Ada's fp64 is fp32 /
-    # 64
+    # a reseller's copy of the L40S data sheet: 362.05 bf16 dense, 733 fp8, 183 tf32, 91.6 fp32, 864 GB/s; fp64:
+    # HMC-Tech's database
     Peak("NVIDIA L40S", 864, bf16=362.05, tf32=183, fp32=91.6, fp64=1.43, fp8=733),
-    # NVIDIA L4 data sheet: 242 bf16 sparse, 485 fp8 sparse, 120 tf32 sparse, 30.3 fp32, 300 GB/s
-    Peak("NVIDIA L4", 300, bf16=121, tf32=60, fp32=30.3, fp64=0.47, fp8=242.5),
-    # NVIDIA A10 data sheet: 125 bf16 dense, 62.5 tf32, 31.2 fp32, 600 GB/s
-    Peak("NVIDIA A10", 600, bf16=125, tf32=62.5, fp32=31.2, fp64=0.49),
-    # NVIDIA Ada white paper, RTX 4090: 165.2 bf16 with fp32 accumulation, 330.3 fp8, 82.6 tf32 and fp32,
-    # 1,008 GB/s
+    # WareDB on RTX 4090: 165.15 bf16, 330.3 fp8, 82.58 tf32 and fp32, 1.29 fp64, 1,008 GB/s
     Peak("NVIDIA GeForce RTX 4090", 1008, bf16=165.2, tf32=82.6, fp32=82.6, fp64=1.29, fp8=330.3),
-    # NVIDIA GA102 white paper, RTX 3090: 71 bf16 with fp32 accumulation, 35.6 tf32 and fp32, 936 GB/s
-    Peak("NVIDIA GeForce RTX 3090", 936, bf16=71, tf32=35.6, fp32=35.6, fp64=0.56),
-    # NVIDIA GA102 white paper, RTX 3080 10 GB: 59.5 bf16 with fp32 accumulation, 29.8 fp32, 760 GB/s. The 12
-    # GB card of 70 SMs has the same name and other figures.
-    Peak("NVIDIA GeForce RTX 3080", 760, bf16=59.5, tf32=29.8, fp32=29.8, fp64=0.46, sm_count=68),
-)  # fmt: skip
+)
 
 
 def flops(case: Case) -> int:

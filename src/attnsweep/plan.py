@@ -210,6 +210,8 @@ def _ordered(settings: Settings, drafts: Sequence[_Draft], device: Device) -> li
         python = interpreter(draft.host, draft.host in compiling)
         rounds = groups.setdefault(draft.problem.case.name, {})
         for replicate in range(int(draft.combination.timing["replicates"])):
+            if settings.replicate not in (None, replicate):
+                continue
             cell = _cell(settings, draft, replicate, python, device, machine)
             rounds.setdefault(replicate, {}).setdefault(cell.id, cell)
     ordered = []
@@ -231,7 +233,9 @@ def _cell(
     machine: dict[str, Any],
 ) -> Cell:
     combination, case = draft.combination, draft.problem.case
-    impl, compile, timing, fields_of_case = combination.impl, combination.compile, combination.timing, case.to_dict()
+    impl, compile, fields_of_case = combination.impl, combination.compile, case.to_dict()
+    # Nothing is evicted before a call on a CPU, whatever the preset asks for.
+    timing = {**combination.timing, "cache": "hot"} if device.kind == "cpu" else combination.timing
     cell_id = identity.cell_id(
         impl=impl,
         variant=combination.variant,
@@ -301,12 +305,10 @@ def _mode(compile: dict[str, Any]) -> str:
 
 
 def _command(settings: Settings, draft: _Draft, replicate: int) -> str:
-    """The shell line that measures this cell again, into the same sweep.
-
-    Replicates are counted from 0, and the line asks for as many as it takes to come to this one: replicate 0
-    is measured alone, a later one with those before it.
-    """
+    """The shell line that measures this cell again, and no other, into the same sweep."""
     pins: dict[str, Any] = {"timing.replicates": replicate + 1, "seed": settings.seed, "name": settings.name}
+    if replicate:
+        pins["replicate"] = replicate
     if settings.output_dir != "outputs":
         pins["output_dir"] = settings.output_dir
     if settings.device != "auto":

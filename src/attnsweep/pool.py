@@ -120,9 +120,7 @@ class Pool:
             raise AttnsweepError(f"{'; '.join(stuck)}; {len(queue)} cells are still open")
         return stop.cause
 
-    def _work(
-        self, device: Device, queue: Queue, shared: Shared, started: Started, finished: Finished
-    ) -> str | None:
+    def _work(self, device: Device, queue: Queue, shared: Shared, started: Started, finished: Finished) -> str | None:
         """One slot's life; why it had to end early, if so."""
         lock = locks.acquire(
             device,

@@ -49,7 +49,7 @@ COLUMNS: tuple[Column, ...] = (
         ("distribution", "str", "", "Python distribution that provides the implementation"),
         ("compile", "str", "", "compile mode: eager, or a torch.compile mode"),
         ("timing", "str", "", "name of the timing preset"),
-        ("cache", "str", "", "state of the L2 cache before each call: cold or hot"),
+        ("cache", "str", "", "state of the L2 cache before each call: cold or hot; on a CPU always hot"),
         ("scenario", "str", "", "name of the scenario"),
         ("axis", "str", "", "the scenario's field that plots put on their axis"),
         ("axis_value", "float", "", "value of that field in this cell"),
@@ -229,7 +229,7 @@ class Record:
         return Status(self.values["status"])
 
     def write(self, path: Path) -> None:
-        """Write one Parquet file atomically: under a temporary name, synced, renamed."""
+        """Write one Parquet file atomically: under a temporary name, then renamed."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 

@@ -80,6 +80,7 @@ class Plain:
     dry_run: bool = False
     force: bool = False
     sample: int | None = None
+    replicate: int | None = None
     scale: str = "full"
     isolation: str = "fork"
     check: Check = field(default_factory=Check)
@@ -116,7 +117,7 @@ def settings(values: Mapping[str, Any], study: str | None, default_name: str) ->
     one_of("device", plain.device, DEVICES)
     one_of("scale", plain.scale, SCALES)
     one_of("isolation", plain.isolation, ISOLATIONS)
-    _at_least("", plain, 0, "seed")
+    _at_least("", plain, 0, "seed", "replicate")
     _at_least("", plain, 1, "sample")
     _at_least("pool.", plain.pool, 0, "grace_s")
     _positive("pool.", plain.pool, "timeout_s")

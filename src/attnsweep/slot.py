@@ -22,6 +22,8 @@ from attnsweep.warm import Start, Zygote
 
 #: How long an unexplained end waits for the sweep's own signal: a scheduler's SIGTERM reaches all at once.
 _SAME_SIGNAL_S = 0.05
+#: How long a cell that was killed may take to free what it holds.
+_GONE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ class Slot:
                 attempt.run(self._request(cell, temporary))
                 if not attempt.reported or attempt.seen.strays_left:
                     self._end(cell.interpreter, kill=not attempt.seen.stopped, cell=attempt.group)
+                    if not attempt.gone(_GONE_S):
+                        self._retire(attempt.group)
                 return attempt.finish()
         finally:
             # What cannot be removed (a mount, say) must not cost the sweep: it stays in the temporary folder.
@@ -172,9 +176,7 @@ class Slot:
         answer, words = zygote.ready, zygote.last_words() or None
         self._end(interpreter, kill=start is not Start.REFUSED)
         if start is Start.REFUSED:
-            install = (
-                f"; install it with: {python} -m pip install {answer['needs']}" if answer.get("needs") else ""
-            )
+            install = f"; install it with: {python} -m pip install {answer['needs']}" if answer.get("needs") else ""
             return Refusal(Status.MISSING, f"{python} cannot run cells: {answer['why']}{install}", words)
         if start is Start.LATE:
             seconds = shared.limits.ready_timeout_s
@@ -184,8 +186,11 @@ class Slot:
     def _end(self, interpreter: Interpreter, *, kill: bool = False, cell: int | None = None) -> None:
         left = self._warm.pop(interpreter).close(kill=kill, cell=cell)
         if left:
-            processes = ", ".join(str(pid) for pid in left)
-            self.stuck = f"{self.device.name} ({self.device.uuid}): SIGKILL does not end process {processes}"
+            self._retire(*left)
+
+    def _retire(self, *left: int | None) -> None:
+        processes = ", ".join(str(pid) for pid in left)
+        self.stuck = f"{self.device.name} ({self.device.uuid}): SIGKILL does not end process {processes}"
 
     def _not_run(self, cell: Cell) -> Ending:
         refusal = self._shared.refused.get(cell.interpreter)

@@ -67,9 +67,7 @@ def receive(control: socket.socket) -> Optional[Tuple[Message, List[int]]]:
     """The next message and the descriptors with it (not inheritable), or None when nobody is there."""
     try:
         # Not socket.recv_fds: it ignores its flags, and every subprocess of a cell would get the descriptors.
-        data, ancillary, flags, _ = control.recvmsg(
-            _PACKET_BYTES, socket.CMSG_SPACE(8 * 4), socket.MSG_CMSG_CLOEXEC
-        )
+        data, ancillary, flags, _ = control.recvmsg(_PACKET_BYTES, socket.CMSG_SPACE(8 * 4), socket.MSG_CMSG_CLOEXEC)
     except ConnectionError:
         return None
     if not data:
@@ -129,7 +127,7 @@ def prepare(hello: Message) -> Tuple[Message, Optional[Entry]]:
         "pid": os.getpid(),
         "python": ".".join(str(part) for part in sys.version_info[:3]),
         "versions": versions,
-        "threads": _threads(),
+        "threads": 1 + len(_threads()),
         "import_s": time.monotonic() - start,
     }, entry
 
@@ -138,17 +136,28 @@ def why_unfit() -> Optional[str]:
     """Why a child forked from here would hang or fail (threads, CUDA initialised), or None."""
     deadline = time.monotonic() + 0.5
     # A thread that was joined stays in /proc for a moment.
-    while _threads() > 1 and time.monotonic() < deadline:
+    while _threads() and time.monotonic() < deadline:
         time.sleep(0.005)
-    if _threads() > 1:
-        return f"started threads ({_threads()} are running), and a forked child would hang in them"
+    if _threads():
+        return f"started threads ({', '.join(_threads())}), and a forked child would hang without them"
     if cuda_initialised():
         return "initialised CUDA, and CUDA cannot be used in a forked child after that"
     return None
 
 
-def _threads() -> int:
-    return len(os.listdir("/proc/self/task"))
+def _threads() -> List[str]:
+    """Names of the threads beside the main one, without the CUDA driver's own.
+
+    The driver's library starts a thread named cuda... when torch's compiler is imported, before anybody calls cuInit
+    (seen on torch 2.11+cu130, driver 580); a child does without it, and `cuda_initialised` is the guard for the rest.
+    """
+    names = []
+    for task in os.listdir("/proc/self/task"):
+        if int(task) != os.getpid():
+            # A thread that ended meanwhile is none.
+            with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/comm") as comm:
+                names.append(comm.read().strip())
+    return [name for name in names if not name.startswith("cuda")]
 
 
 def cuda_initialised() -> bool:

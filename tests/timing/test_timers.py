@@ -104,7 +104,6 @@ def test_latency_on_a_gpu_is_by_events_with_the_host_beside_it():
     assert columns["latency_ci_low_ms"] == pytest.approx(0.1)
     assert columns["host_ms"] == pytest.approx(0.105)
     assert columns["stop_reason"] == "interval"
-    assert columns["cache"] == "cold"
     assert columns["flags"] == []
     assert columns["sample_block"] == sorted(columns["sample_block"])
     assert set(columns["sample_block"]) == set(range(6))
@@ -113,12 +112,11 @@ def test_latency_on_a_gpu_is_by_events_with_the_host_beside_it():
 
 
 def test_latency_on_a_cpu_is_by_the_host():
-    """No events, no flush: hot, and the median of all samples."""
+    """No events, no flush, and the median of all samples."""
     cpu = FakeGpu(kernel_s=1e-3, launch_s=0.0)
     cpu.on_gpu = False
     columns = measure.latency(cpu, cpu.call, cpu.clock, OPTIONS, warm_ms=1.0)
     assert columns["timer"] == "host"
-    assert columns["cache"] == "hot"
     assert columns["latency_ms"] == columns["host_ms"] == pytest.approx(1.0)
 
 

@@ -37,12 +37,9 @@ def latency(
         while len(walls) < _HOST_CALLS and clock.monotonic() < deadline:
             walls += host.block().samples_ms
         columns["host_ms"] = median(walls)
-        columns["cache"] = options["cache"]
     else:
         columns = sample(host, clock, _rule(options))
         columns["host_ms"] = columns["latency_ms"]
-        # Nothing is evicted before a call on a CPU.
-        columns["cache"] = "hot"
     return columns
 
 
