@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Callable
 
 from attnsweep.devices import Device
-from attnsweep.ending import Ending
 from attnsweep.interpreters import Interpreter
 from attnsweep.plan import Cell
 from attnsweep.pool import Pool
-from attnsweep.warm import TOKEN_VARIABLE
+from attnsweep.pool.ending import Ending
+from attnsweep.pool.warm import TOKEN_VARIABLE
 
 #: Set in the environment of everything that a test starts, so that its processes are told from all others.
 MARKER = "ATTNSWEEP_TEST_MARKER"

@@ -9,9 +9,9 @@ from typing import Any
 
 from attnsweep.compose import Combination
 from attnsweep.devices import Device
-from attnsweep.ending import Ending
 from attnsweep.errors import Status
 from attnsweep.plan import Cell
+from attnsweep.pool.ending import Ending
 from attnsweep.schema import Settings
 
 GPU = Device(

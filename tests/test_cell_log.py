@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from attnsweep.cell_log import CellLog
+from attnsweep.pool.cell_log import CellLog
 
 
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 29, 30, 31, 32, 60, 1000])

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from attnsweep.attempt import Inbox, oom_kills
-from attnsweep.ending import Seen, decide, interrupted, without_process
 from attnsweep.errors import Status
+from attnsweep.pool.attempt import Inbox, oom_kills
+from attnsweep.pool.ending import Seen, decide, interrupted, without_process
 
 OK = {"status": "ok", "reason": None, "traceback": None}
 

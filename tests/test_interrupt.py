@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import processes
-from attnsweep import interrupt
-from attnsweep.interrupt import Stop
+from attnsweep.pool import interrupt
+from attnsweep.pool.interrupt import Stop
 from processes import survivors, wait_for
 
 

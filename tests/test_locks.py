@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 import processes
-from attnsweep import locks
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError, Status
-from attnsweep.interrupt import Stop
+from attnsweep.pool import locks
+from attnsweep.pool.interrupt import Stop
 from processes import CPU, cell, survivors, sweep, wait_for
 
 
@@ -39,8 +39,8 @@ HOLDER = """
 import json, sys
 from pathlib import Path
 from processes import CPU
-from attnsweep import locks
-from attnsweep.interrupt import Stop
+from attnsweep.pool import locks
+from attnsweep.pool.interrupt import Stop
 locks.acquire(CPU, Path(sys.argv[1]), Stop(), print)
 print("held", flush=True)
 sys.stdin.read()

@@ -16,10 +16,9 @@ from pathlib import Path
 import pytest
 
 import processes
-from attnsweep import slot
 from attnsweep.devices import Device
 from attnsweep.errors import AttnsweepError, Status
-from attnsweep.pool import Pool, Queue
+from attnsweep.pool import Pool, Queue, slot
 from processes import BARE, cell, running, survivors, sweep, wait_for
 
 TESTS = Path(__file__).parent
@@ -338,7 +337,7 @@ def test_a_preload_that_no_child_would_survive_is_refused_by_name(tmp_path, monk
     monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{tmp_path}")
     unfit = dataclasses.replace(BARE, preload=("harmless", "harmful"))
     end = sweep(tmp_path, cell("ok", interpreter=unfit))["ok"]
-    assert end.status is Status.MISSING
+    assert end.status is Status.ERROR
     assert "importing harmful" in end.reason
     assert harm in end.reason
 

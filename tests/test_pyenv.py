@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import attnsweep
-from attnsweep import pyenv
 from attnsweep.errors import ConfigError
 from attnsweep.interpreters import Interpreter
+from attnsweep.pool import pyenv
 
 OWN = Interpreter("/usr/bin/python3", (), (), True)
 FOREIGN = Interpreter("/usr/bin/python3", (("A", "1"), ("PYTHONPATH", "/theirs")), (), False)

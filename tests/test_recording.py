@@ -10,9 +10,9 @@ import pytest
 
 from attnsweep import plan, recording, records
 from attnsweep.devices import Device
-from attnsweep.ending import Ending
 from attnsweep.errors import Status
 from attnsweep.plan import Cell
+from attnsweep.pool.ending import Ending
 from attnsweep.records import MEASURED, Record
 from sweeps import CPU, GPU, combination, ending, failed, measured, one_case, settings
 

@@ -22,9 +22,9 @@ from rich.console import Console
 from attnsweep import devices, plan, pool, progress, recording, records, sweep
 from attnsweep.compose import Combination
 from attnsweep.devices import Device
-from attnsweep.ending import Ending
 from attnsweep.errors import AttnsweepError, ConfigError, Status
 from attnsweep.plan import Cell, Outcome, Plan
+from attnsweep.pool.ending import Ending
 from sweeps import (
     CPU,
     DEFAULT,

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from attnsweep import child, pyenv, zygote
+from attnsweep import child, zygote
+from attnsweep.pool import pyenv
 
 SOURCES = [Path(module.__file__) for module in (zygote, child)]
 

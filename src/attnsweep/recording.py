@@ -19,8 +19,8 @@ from attnsweep.records import MEASURED, Record
 
 if TYPE_CHECKING:
     from attnsweep.devices import Device
-    from attnsweep.ending import Ending
     from attnsweep.plan import Cell
+    from attnsweep.pool.ending import Ending
 
 #: Clock reasons (names of devices.Sensors) that hold nothing back: nothing to do, and clocks that somebody set.
 _HARMLESS = frozenset({"gpu_idle", "applications_clocks_setting"})

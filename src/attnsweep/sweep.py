@@ -20,8 +20,8 @@ from attnsweep.errors import FAILURES, AttnsweepError, ConfigError, Status
 if TYPE_CHECKING:
     from attnsweep.compose import Combination
     from attnsweep.devices import Device
-    from attnsweep.ending import Ending
     from attnsweep.plan import Cell, Outcome, Plan
+    from attnsweep.pool.ending import Ending
     from attnsweep.schema import Settings
 
 

@@ -115,7 +115,7 @@ def prepare(hello: Message) -> Tuple[Message, Optional[Entry]]:
             return {"ready": False, "why": str(caught), "needs": needs}, None
         unfit = why_unfit()
         if unfit is not None:
-            return {"ready": False, "why": f"importing {name} {unfit}"}, None
+            return {"ready": False, "why": f"importing {name} {unfit}", "unfit": True}, None
     if "numpy" in sys.modules:
         # numpy imports it on first use, and every child would: 10 ms, to seed it.
         importlib.import_module("numpy.random")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from attnsweep.timing.statistics import median, median_interval
 
-
 #: A slow call may take this many times the cap to reach the fewest blocks: an interval is worth the wait.
 _PATIENCE = 4
 

@@ -64,7 +64,7 @@ def import_folder() -> Path:
     One for each checkout, in the user's cache folder, or below the temporary one where that cannot be
     written. Raises ConfigError when neither can hold it.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     key = hashlib.sha256(str(package).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute()
     try:

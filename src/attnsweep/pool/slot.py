@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from attnsweep import ending, pyenv
-from attnsweep.attempt import Attempt
 from attnsweep.devices import Device, Sensors
-from attnsweep.ending import Ending, Seen
 from attnsweep.errors import Status
 from attnsweep.interpreters import Interpreter
-from attnsweep.interrupt import Stop
 from attnsweep.plan import Cell
-from attnsweep.warm import Start, Zygote
+from attnsweep.pool import ending, pyenv
+from attnsweep.pool.attempt import Attempt
+from attnsweep.pool.ending import Ending, Seen
+from attnsweep.pool.interrupt import Stop
+from attnsweep.pool.warm import Start, Zygote
 
 #: How long an unexplained end waits for the sweep's own signal: a scheduler's SIGTERM reaches all at once.
 _SAME_SIGNAL_S = 0.05
@@ -177,7 +177,9 @@ class Slot:
         self._end(interpreter, kill=start is not Start.REFUSED)
         if start is Start.REFUSED:
             install = f"; install it with: {python} -m pip install {answer['needs']}" if answer.get("needs") else ""
-            return Refusal(Status.MISSING, f"{python} cannot run cells: {answer['why']}{install}", words)
+            # A library that is not there is missing; one that spoils the process for forking is in the way.
+            status = Status.ERROR if answer.get("unfit") else Status.MISSING
+            return Refusal(status, f"{python} cannot run cells: {answer['why']}{install}", words)
         if start is Start.LATE:
             seconds = shared.limits.ready_timeout_s
             return Refusal(Status.ERROR, f"{python} was not ready for cells within {seconds:g} s", words)

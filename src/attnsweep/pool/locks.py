@@ -16,7 +16,7 @@ from typing import Callable
 
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError
-from attnsweep.interrupt import Stop
+from attnsweep.pool.interrupt import Stop
 
 #: How often a held lock is tried again, in seconds.
 _RETRY_S = 0.25

@@ -14,10 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from attnsweep.cell_log import CellLog
-from attnsweep.ending import LOG_LINES, Seen, timestamp
-from attnsweep.interrupt import Stop
-from attnsweep.warm import Zygote
+from attnsweep.pool.cell_log import CellLog
+from attnsweep.pool.ending import LOG_LINES, Seen, timestamp
+from attnsweep.pool.interrupt import Stop
+from attnsweep.pool.warm import Zygote
 
 #: Seconds between two readings of a GPU's sensors.
 SAMPLE_S = 0.02

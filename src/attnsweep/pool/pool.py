@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from attnsweep import interrupt, locks
 from attnsweep.devices import Device
-from attnsweep.ending import Ending
 from attnsweep.errors import AttnsweepError
-from attnsweep.interrupt import Stop
 from attnsweep.plan import Cell
-from attnsweep.slot import Limits, Shared, Slot
+from attnsweep.pool import interrupt, locks
+from attnsweep.pool.ending import Ending
+from attnsweep.pool.interrupt import Stop
+from attnsweep.pool.slot import Limits, Shared, Slot
 
 __all__ = ["Ending", "Limits", "Pool"]
 

@@ -17,9 +17,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from attnsweep import pyenv
 from attnsweep.interpreters import Interpreter
-from attnsweep.interrupt import Stop
+from attnsweep.pool import pyenv
+from attnsweep.pool.interrupt import Stop
 
 #: In the environment of a zygote from its start, and so of everything below it, daemons too.
 TOKEN_VARIABLE = "ATTNSWEEP_ZYGOTE"

@@ -1,0 +1,14 @@
+"""Who runs when and where: one thread a device, its warm processes, the deadlines, and what is seen of each cell.
+
+pool.py       the threads, the queue of cells, Ctrl-C
+slot.py       one device: which warm process a cell gets, and what becomes of its end
+attempt.py    one run of one cell: pipes, deadline, sensors
+warm.py       a zygote seen from the parent
+ending.py     from what was seen to a status
+cell_log.py, locks.py, interrupt.py, pyenv.py
+"""
+
+from attnsweep.pool.ending import Ending
+from attnsweep.pool.pool import Pool, Queue
+
+__all__ = ["Ending", "Pool", "Queue"]
