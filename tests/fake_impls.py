@@ -38,6 +38,22 @@ class Fake(NaiveAttention):
     def call_not_finite(self, right, q, k, v):
         return right(q, k, v) * float("nan")
 
+    def call_memoises(self, right, q, k, v):
+        if not hasattr(self, "remembered"):
+            self.remembered = right(q, k, v)
+        return self.remembered
+
+    def call_right_at_first(self, right, q, k, v):
+        self.calls = getattr(self, "calls", 0) + 1
+        return right(q, k, v) if self.calls < 8 else q
+
+    def call_scales_q_in_place(self, right, q, k, v):
+        q.mul_(0.5)
+        return right(q, k, v)
+
+    def call_two_outputs(self, right, q, k, v):
+        return right(q, k, v), None
+
     def call_raises(self, right, q, k, v):
         raise ValueError("the kernel said [bold]no[/bold] <script>")
 

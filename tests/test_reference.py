@@ -177,6 +177,36 @@ def test_what_is_wrong_is_refused_with_its_numbers(mistake, sentence):
     assert caught.value.columns["check"] == "failed"
 
 
+LONG = {"batch_size": 1, "q_len": 1024, "kv_len": 1024, "num_heads": 2, "num_kv_heads": 2, "head_dim": 32}
+
+
+def test_late_rows_are_held_to_their_own_error_not_to_that_of_the_first():
+    """A key hidden from the last half of a causal mask is a small error there, and still refused."""
+    problem = Case(**LONG, head_dim_v=32, causal=True, dtype="bf16")
+
+    def own_key_hidden(given):
+        q, k, v = (x.float() for x in (given.q, given.k, given.v))
+        scores = q @ k.transpose(-1, -2) * problem.scale
+        rows, keys = torch.arange(1024)[:, None], torch.arange(1024)[None, :]
+        seen = (keys <= rows) & ~((rows >= 512) & (keys == rows))
+        return ((torch.softmax(scores.masked_fill(~seen, float("-inf")), -1) @ v).bfloat16(),)
+
+    with pytest.raises(Incorrect, match="in rows 512 and on"):
+        verify(problem, own_key_hidden)
+
+
+def test_many_small_errors_are_refused_where_no_single_one_is():
+    """Everything 1.3 % too large: no maximum is beyond the rule, the norm of the error is."""
+    problem = Case(**LONG, head_dim_v=32, dtype="bf16")
+
+    def nudged(given):
+        out = plain(problem, given)[0].float()
+        return ((out * 1.013).bfloat16(),)
+
+    with pytest.raises(Incorrect, match="of the reference's norm"):
+        verify(problem, nudged)
+
+
 def test_a_wrong_gradient_is_refused_though_the_output_is_right():
     """Each result is held to the rule by itself."""
     problem = Case(**PROBLEM, dtype="bf16", direction="fwd_bwd")

@@ -154,6 +154,22 @@ def test_whatever_is_raised_is_a_status_with_its_reason(deed, status, reason):
     assert "timing" not in outcome["stages"]
 
 
+@pytest.mark.parametrize(
+    ("deed", "reason"),
+    [
+        ("memoises", "after timing, on other inputs: out differs"),
+        ("right_at_first", "after timing, on other inputs: out differs"),
+        ("scales_q_in_place", "changed its input q"),
+        ("two_outputs", "out is a tuple of 2, not an array"),
+    ],
+)
+def test_what_is_right_only_when_looked_at_is_incorrect(deed, reason):
+    """The call that was timed is checked once more, on values it has not seen, and must not touch them."""
+    outcome, _ = run(cell(fake(deed), num_kv_heads=4))
+    assert outcome["status"] == "incorrect"
+    assert reason in outcome["reason"]
+
+
 def test_a_wrong_answer_carries_its_error_numbers():
     """How wrong is part of the answer."""
     outcome, _ = run(cell(fake("wrong")))
@@ -168,6 +184,7 @@ def test_a_skipped_check_says_so():
     outcome, _ = run(payload)
     assert outcome["columns"]["check"] == "skipped: check.enabled=false"
     assert "max_abs_err" not in outcome["columns"]
+    assert "unchecked" in outcome["columns"]["flags"]
 
 
 def test_an_unusable_backend_is_unsupported_not_another_backend():

@@ -66,6 +66,18 @@ def make(framework: Framework, case: Case, seed: int, layout: str = "bshd") -> I
     return Inputs(arrays["q"], arrays["k"], arrays["v"], bias, arrays.get("cotangent"), layout)
 
 
+def replace(framework: Framework, given: Inputs, fresh: Inputs, direction: str) -> None:
+    """Put other values into the memory of inputs that are in use; for `bwd` into the incoming gradient alone.
+
+    A backward pass runs over the graph of one forward pass, whose q, k and v must stay.
+    """
+    if direction != "bwd":
+        for old, new in zip(given.arguments, fresh.arguments):
+            framework.overwrite(old, new)
+    if given.cotangent is not None:
+        framework.overwrite(given.cotangent, fresh.cotangent)
+
+
 def near_normal(framework: Framework, shape: tuple[int, ...], dtype: str, seed: int, tensor: str) -> Array:
     """An array of `shape` whose bits depend only on the arguments; `tensor` names the stream."""
     count = 1

@@ -23,6 +23,11 @@ def compute(framework: Framework, case: Case, inputs: Inputs, dtype: str) -> tup
     Returns what the direction asks for, (out,), (dq, dk, dv) or (out, dq, dk, dv), each in `dtype` and in the
     layout bhsd. The inputs are taken as they are stored, already rounded to the case's dtype.
     """
+    with framework.exact():
+        return _compute(framework, case, inputs, dtype)
+
+
+def _compute(framework: Framework, case: Case, inputs: Inputs, dtype: str) -> tuple[Array, ...]:
     canonical = [
         array if array is None or inputs.layout == "bhsd" else framework.swap(array, 1, 2)
         for array in (inputs.q, inputs.k, inputs.v, inputs.cotangent)

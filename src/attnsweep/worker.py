@@ -95,6 +95,9 @@ class _Story:
             self.flags |= set(columns.pop("flags"))
             self.columns.update(columns)
             self.window = [begin, time.monotonic()]
+        with self.stage("check"):
+            if cell["check"]["enabled"]:
+                check.verify_again(fw, case, given, call, cell["seed"] + 1, cell["check"])
 
     def _prepare(
         self,
@@ -137,25 +140,28 @@ class _Story:
             self.columns.update(check.verify(fw, case, given, call, options))
         else:
             self.columns["check"] = "skipped: check.enabled=false"
+            self.flags.add("unchecked")
         fw.free_memory()
 
     def _prove(self, fw: Framework, case: Case, implementation: impls.Attention, call: Callable[[], Any]) -> None:
-        """Which kernels ran; `fallback` where a declared one is not among them, `unproven` where none can be seen."""
+        """Which kernels ran: flags `fallback` where a declared one is not among them, `substituted` where one ran that
+        the implementation never runs itself, `unproven` where none can be seen. Raises Incorrect where none ran.
+        """
         if not fw.on_gpu:
             return
         ran = cupti.kernel_names(call, fw.synchronize)
-        if not ran:
+        if ran is None:
             self.flags.add("unproven")
             return
+        if not ran:
+            raise Incorrect("the call ran no kernel on the GPU")
         self.columns["kernel_names"] = list(dict.fromkeys(ran))
         for direction in ("fwd", "bwd"):
             patterns = implementation.kernels.get(direction)
-            if (
-                patterns
-                and direction in case.direction
-                and not any(re.search(pattern, name) for pattern in patterns for name in ran)
-            ):
+            if patterns and direction in case.direction and not _any(patterns, ran):
                 self.flags.add("fallback")
+        if _any(implementation.kernels.get("never", []), ran):
+            self.flags.add("substituted")
 
     def _weigh(self, fw: Framework, given: inputs.Inputs, call: Callable[[], Any]) -> None:
         output_bytes = fw.nbytes(call())
@@ -197,6 +203,11 @@ def _framework(cell: dict[str, Any]) -> Framework:
         return frameworks.load(name, cell["device"])
     except ImportError as error:
         raise Missing(f"{name} cannot be imported ({error}); install it with: pip install {name}") from error
+
+
+def _any(patterns: list[str], names: list[str]) -> bool:
+    """Whether any pattern is found in any name."""
+    return any(re.search(pattern, name) for pattern in patterns for name in names)
 
 
 def _timed(fw: Framework, call: Callable[[], Any]) -> float:

@@ -66,6 +66,23 @@ def test_launches_that_cannot_be_hidden_are_flagged():
     assert timer.flags == {"unhidden"}
 
 
+def test_a_call_that_waits_for_the_device_does_not_run_away():
+    """It can never hide: five attempts once, then one short block after another, flagged."""
+    gpu = FakeGpu(kernel_s=1e-4)
+
+    def waiting():
+        gpu.call()
+        gpu.synchronize()
+
+    timer = events(gpu, waiting)
+    timer.block()
+    assert timer.flags == {"unhidden"}
+    start = gpu.clock.now
+    for _ in range(10):
+        timer.block()
+    assert gpu.clock.now - start < 0.5
+
+
 @pytest.mark.parametrize(
     ("call_ms", "calls", "timed", "flags"),
     [(0.1, 26, 24, set()), (2.0, 4, 2, set()), (5.0, 2, 1, {"long_call"}), (50.0, 1, 1, {"long_call"})],

@@ -6,6 +6,7 @@ Inputs, reference and check are written against `Framework`, so another framewor
 from __future__ import annotations
 
 import importlib
+from contextlib import AbstractContextManager
 from typing import Any, Callable, Protocol, cast
 
 from attnsweep.errors import ConfigError, Status
@@ -68,6 +69,9 @@ class Framework(Protocol):
     def max_abs(self, x: Array) -> float:
         """Largest absolute value; NaN if any element is."""
 
+    def max_abs_rows(self, x: Array) -> list[float]:
+        """Largest absolute value of each row, the second axis from the end."""
+
     def total(self, x: Array) -> float:
         """Sum of all elements, accumulated in the widest precision that the framework has."""
 
@@ -86,8 +90,17 @@ class Framework(Protocol):
     def copy(self, x: Array) -> Array:
         """A copy in memory of its own."""
 
-    def poison(self, nbytes: int) -> None:
-        """Fill a block of the device's memory with NaN and free it, for the next allocation to find."""
+    def overwrite(self, x: Array, values: Array) -> None:
+        """Put values into the memory of x."""
+
+    def equal(self, x: Array, y: Array) -> bool:
+        """Whether two arrays hold the same bits."""
+
+    def poison(self, sizes: list[int]) -> None:
+        """Fill blocks of the device's memory, of these many bytes, with NaN and free them for the next to find."""
+
+    def exact(self) -> AbstractContextManager[None]:
+        """Matrix products without TF32 and reduced-precision accumulation, whatever an implementation switched on."""
 
     # calls
     def compile(self, function: Callable[..., Any], options: dict[str, Any], tag: str) -> Callable[..., Any]:

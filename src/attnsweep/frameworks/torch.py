@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 import warnings
-from typing import Any, Callable
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator
 
 import torch
 
@@ -16,7 +18,8 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 #: The flush reads this much, or four times L2 where that is more: 256 MB is 4x the 60 MB of an H200.
 _FLUSH_BYTES = 256 * 2**20
 
-#: torch.cuda._sleep counts SM cycles; 2 GHz is above the boost clock of every GPU so far, so a spin is never short.
+#: torch.cuda._sleep counts SM cycles, here at 2 GHz. At a higher clock a spin is shorter than asked for; a block that
+#: comes out unhidden is tried again behind a longer one.
 _CYCLES_PER_MS = 2_000_000
 
 
@@ -44,9 +47,6 @@ class Torch:
     def __init__(self, device: dict[str, Any]) -> None:
         self.on_gpu = device["kind"] == "cuda"
         self.device = torch.device("cuda", 0) if self.on_gpu else torch.device("cpu")
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
         torch.set_grad_enabled(False)
         self._flush_buffer: torch.Tensor | None = None
         self._flush_result: torch.Tensor | None = None
@@ -81,6 +81,10 @@ class Torch:
     def max_abs(self, x: torch.Tensor) -> float:
         return float(x.abs().max())
 
+    def max_abs_rows(self, x: torch.Tensor) -> list[float]:
+        rows: list[float] = x.abs().amax(dim=-1).reshape(-1, x.shape[-2]).amax(dim=0).tolist()
+        return rows
+
     def total(self, x: torch.Tensor) -> float:
         return float(x.sum(dtype=torch.float64))
 
@@ -99,8 +103,33 @@ class Torch:
     def copy(self, x: torch.Tensor) -> torch.Tensor:
         return x.detach().clone()
 
-    def poison(self, nbytes: int) -> None:
-        torch.full((max(nbytes // 4, 1),), float("nan"), dtype=torch.float32, device=self.device)
+    def overwrite(self, x: torch.Tensor, values: torch.Tensor) -> None:
+        x.copy_(values)
+
+    def equal(self, x: torch.Tensor, y: torch.Tensor) -> bool:
+        return torch.equal(x, y)
+
+    def poison(self, sizes: list[int]) -> None:
+        blocks = [torch.full((max(n // 4, 1),), float("nan"), dtype=torch.float32, device=self.device) for n in sizes]
+        del blocks
+
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        matmul = torch.backends.cuda.matmul
+        before = (
+            torch.get_float32_matmul_precision(),
+            matmul.allow_bf16_reduced_precision_reduction,
+            matmul.allow_fp16_reduced_precision_reduction,
+        )
+        torch.set_float32_matmul_precision("highest")
+        matmul.allow_bf16_reduced_precision_reduction = False
+        matmul.allow_fp16_reduced_precision_reduction = False
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before[0])
+            matmul.allow_bf16_reduced_precision_reduction = before[1]
+            matmul.allow_fp16_reduced_precision_reduction = before[2]
 
     # calls
 
@@ -235,6 +264,10 @@ class Torch:
 
     def describe(self) -> dict[str, Any]:
         columns: dict[str, Any] = {"torch": str(torch.__version__), "cuda": torch.version.cuda}
+        try:
+            columns["triton"] = importlib.metadata.version("triton")
+        except importlib.metadata.PackageNotFoundError:
+            columns["triton"] = None
         if torch.backends.cudnn.is_available():
             columns["cudnn"] = str(torch.backends.cudnn.version())
         if self.on_gpu:

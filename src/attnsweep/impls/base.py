@@ -80,9 +80,9 @@ class Attention(ABC):
         extra = sorted(set(impl.get("env") or {}) - {"python", "variables"})
         if extra:
             raise ConfigError(f"impl {name}: env has no key {', '.join(extra)}; the keys are python, variables")
-        extra = sorted(set(impl.get("kernels") or {}) - {"fwd", "bwd"})
+        extra = sorted(set(impl.get("kernels") or {}) - {"fwd", "bwd", "never"})
         if extra:
-            raise ConfigError(f"impl {name}: kernels has no key {', '.join(extra)}; the keys are fwd, bwd")
+            raise ConfigError(f"impl {name}: kernels has no key {', '.join(extra)}; the keys are fwd, bwd, never")
 
     def supports(self, case: Case, device: Device, compile_mode: str) -> str | None:
         """Why this case cannot be done on this device in this compile mode, in words, or None; imports nothing."""

@@ -29,20 +29,19 @@ class FlexAttention(Attention):
         return None
 
     def prepare(self, case: Case, device: str) -> Callable[..., Any]:
-        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+        from torch.nn.attention.flex_attention import create_block_mask, flex_attention, noop_mask
 
-        block_mask = None
-        if case.masked:
-            see = visible(case)
-            block_mask = create_block_mask(
-                lambda batch, head, query, key: see(query, key),
-                None,
-                None,
-                case.q_len,
-                case.kv_len,
-                device=device,
-                BLOCK_SIZE=self.block_size,
-            )
+        # Without a mask too: given none, FlexAttention makes an empty one in every call.
+        see = visible(case) if case.masked else None
+        block_mask = create_block_mask(
+            (lambda batch, head, query, key: see(query, key)) if see is not None else noop_mask,
+            None,
+            None,
+            case.q_len,
+            case.kv_len,
+            device=device,
+            BLOCK_SIZE=self.block_size,
+        )
         keywords: dict[str, Any] = {"scale": case.scale, "block_mask": block_mask}
         if case.group_size > 1:
             keywords["enable_gqa"] = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from resource import RUSAGE_SELF, getrusage
 from typing import Any, Callable
 
 from attnsweep.frameworks import Framework
@@ -11,6 +12,11 @@ from attnsweep.timing.timers import Clock, EventsTimer, HostTimer, Timer
 
 #: Calls of the host's clock beside the primary timer, and the longest they may take together.
 _HOST_CALLS, _HOST_S = 10, 0.1
+
+
+#: Involuntary context switches a second, of all threads, above which a CPU was shared while samples were taken: two
+#: busy neighbours on two cores give some 500, none some 10.
+_PREEMPTIONS_PER_S = 100
 
 
 def latency(
@@ -38,7 +44,12 @@ def latency(
             walls += host.block().samples_ms
         columns["host_ms"] = median(walls)
     else:
+        preempted = getrusage(RUSAGE_SELF).ru_nivcsw
+        begin = clock.monotonic()
         columns = sample(host, clock, _rule(options))
+        preempted = getrusage(RUSAGE_SELF).ru_nivcsw - preempted
+        if preempted > _PREEMPTIONS_PER_S * (clock.monotonic() - begin):
+            columns["flags"].append("contended")
         columns["host_ms"] = columns["latency_ms"]
     return columns
 

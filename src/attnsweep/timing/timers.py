@@ -22,6 +22,10 @@ _LEAD_CALLS = 2
 _LONG_MS, _VERY_LONG_MS = 3.0, 10.0
 
 
+#: How often a block is tried again, behind a blocker of at first and at most so many milliseconds.
+_ATTEMPTS, _FIRST_BLOCKER_MS, _LONGEST_BLOCKER_MS = 5, 1.0, 50.0
+
+
 @dataclass(frozen=True)
 class Block:
     """Durations of a block's timed calls (ms), when each was issued (s on the clock), and whether launches hid."""
@@ -99,17 +103,22 @@ class EventsTimer:
         flush_ms = self._flush_ms() if self._cold else 0.0
         fits = int(block_ms / (call_ms + flush_ms + 1e-3)) - self._lead
         self._calls = 1 if call_ms > _LONG_MS else max(1, min(fits, _MOST_CALLS))
-        self._blocker_ms = 1.0
+        self._blocker_ms = _FIRST_BLOCKER_MS
         self._events = [(framework.event(), framework.event()) for _ in range(self._calls)]
 
     def block(self) -> Block:
-        """One rest and one block; tries again behind a longer blocker while its launches do not hide."""
-        for _ in range(4):
+        """One rest and one block; tries again behind a longer blocker, with fewer calls, while launches do not hide.
+
+        A call that waits for the device itself never hides: after the first failure nothing more is tried.
+        """
+        for _ in range(1 if "unhidden" in self.flags else _ATTEMPTS):
             block = self._attempt()
             if block.hidden:
                 return block
-            self._blocker_ms *= 2
+            self._blocker_ms = min(2 * self._blocker_ms, _LONGEST_BLOCKER_MS)
+            self._calls = max(1, self._calls // 2)
         self.flags.add("unhidden")
+        self._blocker_ms = _FIRST_BLOCKER_MS
         return block
 
     def _attempt(self) -> Block:
@@ -123,19 +132,21 @@ class EventsTimer:
             if self._cold:
                 fw.flush_cache()
             self._call()
-        for before, after in self._events:
+        events = self._events[: self._calls]
+        for before, after in events:
             if self._cold:
                 fw.flush_cache()
             starts.append(clock.monotonic())
             before.record()
             self._call()
             after.record()
-        hidden = not self._events[0][0].reached()
+        hidden = not events[0][0].reached()
         host_ms = (clock.monotonic() - issued) * 1e3
         fw.synchronize()
         # The next blocker covers this block's launches with room to spare, and is no longer than it must be.
-        self._blocker_ms = max(host_ms * 1.5, 0.2) if hidden else max(self._blocker_ms, host_ms)
-        return Block([before.ms_until(after) for before, after in self._events], starts, hidden)
+        if hidden:
+            self._blocker_ms = min(max(host_ms * 1.5, 0.2), _LONGEST_BLOCKER_MS)
+        return Block([before.ms_until(after) for before, after in events], starts, hidden)
 
     def _flush_ms(self) -> float:
         """What one flush takes, as the median of five."""
