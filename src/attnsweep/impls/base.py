@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from abc import ABC, abstractmethod
 from typing import Any, Callable, ClassVar
 
@@ -16,21 +17,67 @@ from attnsweep.errors import ConfigError, Missing, Unsupported
 
 LAYOUTS = ("bshd", "bhsd")
 
-#: What `supports` may restrict; anything it does not name is tried, and the check decides.
-SUPPORTS = (
-    "devices",
-    "dtypes",
-    "head_dims",
-    "head_dim_max",
-    "head_dim_v",
-    "gqa",
-    "causal",
-    "window",
-    "bias",
-    "q_len_ne_kv_len",
-    "directions",
-    "compile",
-    "min_compute_capability",
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+
+
+def _integers(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(one, int) for one in value)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _patterns(value: Any) -> bool:
+    if not _texts(value):
+        return False
+    try:
+        return all(re.compile(pattern) for pattern in value)
+    except re.error:
+        return False
+
+
+_LIST = (_texts, "a list of names")
+_BOOL = (_flag, "true or false")
+
+#: What `supports` may restrict, and what each must be; anything it does not name is tried, and the check decides.
+SUPPORTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "devices": _LIST,
+    "dtypes": _LIST,
+    "head_dims": (_integers, "a list of integers"),
+    "head_dim_max": (_number, "a number"),
+    "head_dim_v": _BOOL,
+    "gqa": _BOOL,
+    "causal": _BOOL,
+    "window": _BOOL,
+    "bias": _BOOL,
+    "q_len_ne_kv_len": _BOOL,
+    "directions": _LIST,
+    "compile": _LIST,
+    "min_compute_capability": (_number, "a number such as 8.0"),
+}
+ENV: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "python": (lambda value: isinstance(value, str), "the path of an interpreter"),
+    "variables": (lambda value: isinstance(value, dict), "a mapping of names to values"),
+}
+#: Kernels that must run in a forward and in a backward pass (one of each), and those that must never.
+KERNELS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "fwd": (_patterns, "a list of regular expressions"),
+    "bwd": (_patterns, "a list of regular expressions"),
+    "never": (_patterns, "a list of regular expressions"),
+}
+
+_TYPES: tuple[tuple[str, type[Any], str], ...] = (
+    ("distribution", str, "a name"),
+    ("supports", dict, "a mapping"),
+    ("env", dict, "a mapping"),
+    ("kernels", dict, "a mapping"),
 )
 
 
@@ -68,21 +115,21 @@ class Attention(ABC):
     def validate(cls, impl: dict[str, Any]) -> None:
         """Raise ConfigError where the YAML's values cannot be what they must; the keys are known to fit."""
         name = impl["name"]
-        unknown = sorted(set(impl.get("supports") or {}) - set(SUPPORTS))
-        if unknown:
-            raise ConfigError(
-                f"impl {name}: supports has no key {', '.join(unknown)}; the keys are {', '.join(SUPPORTS)}"
-            )
+        for key, kinds, what in _TYPES:
+            value = impl.get(key)
+            if value is not None and not isinstance(value, kinds):
+                raise ConfigError(f"impl {name}: {key} must be {what}, not {value!r}")
         if impl.get("layout", "bshd") not in LAYOUTS:
             raise ConfigError(f"impl {name}: layout must be one of {', '.join(LAYOUTS)}, not {impl['layout']!r}")
         if impl.get("isolation", "fork") not in ("fork", "spawn"):
             raise ConfigError(f"impl {name}: isolation must be fork or spawn, not {impl['isolation']!r}")
-        extra = sorted(set(impl.get("env") or {}) - {"python", "variables"})
-        if extra:
-            raise ConfigError(f"impl {name}: env has no key {', '.join(extra)}; the keys are python, variables")
-        extra = sorted(set(impl.get("kernels") or {}) - {"fwd", "bwd", "never"})
-        if extra:
-            raise ConfigError(f"impl {name}: kernels has no key {', '.join(extra)}; the keys are fwd, bwd, never")
+        for key, known in (("supports", SUPPORTS), ("env", ENV), ("kernels", KERNELS)):
+            for entry, value in (impl.get(key) or {}).items():
+                if entry not in known:
+                    raise ConfigError(f"impl {name}: {key} has no key {entry}; the keys are {', '.join(known)}")
+                fits, what = known[entry]
+                if value is not None and not fits(value):
+                    raise ConfigError(f"impl {name}: {key}.{entry} must be {what}, not {value!r}")
 
     def supports(self, case: Case, device: Device, compile_mode: str) -> str | None:
         """Why this case cannot be done on this device in this compile mode, in words, or None; imports nothing."""
@@ -108,7 +155,7 @@ class Attention(ABC):
 
     def install(self, why: str) -> str:
         """A sentence that says what is missing and how to get it."""
-        return f"{why}; install it with: pip install {self.distribution or self.module}"
+        return f"{why}; install it with: pip install {self.distribution or (self.module or '').partition('.')[0]}"
 
     def library(self, name: str) -> Any:
         """Import a module of the implementation's library; raises Missing with how to install it."""
@@ -145,6 +192,13 @@ class FunctionAttention(Attention):
     def validate(cls, impl: dict[str, Any]) -> None:
         super().validate(impl)
         name, function = impl["name"], impl["function"]
+        for key, kind, what in (
+            ("arguments", dict, "a mapping"),
+            ("constants", dict, "a mapping"),
+            ("output", int, "an index"),
+        ):
+            if impl.get(key) is not None and not isinstance(impl[key], kind):
+                raise ConfigError(f"impl {name}: {key} must be {what} or null, not {impl[key]!r}")
         if not isinstance(function, str) or "." not in function:
             raise ConfigError(f"impl {name}: function must be package.module.function, not {function!r}")
         fields = [field for field in dir(Case) if not field.startswith("_")]
