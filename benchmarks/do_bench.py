@@ -35,14 +35,15 @@ def one(configs: list[str]) -> None:
     import torch
     from triton.testing import do_bench
 
-    for config in configs:
-        cell = json.loads(config)
+    def median_ms(cell: dict[str, Any]) -> float:
         case, implementation = Case.from_dict(cell["case"]), impls.build(cell["impl"])
         framework = frameworks.load("torch", cell["device"])
         given = inputs.make(framework, case, cell["seed"], implementation.layout)
         function = implementation.prepare(case, "cuda")
-        print(do_bench(lambda: function(*given.arguments), return_mode="median"), flush=True)  # noqa: B023
-        del given, function
+        return float(do_bench(lambda: function(*given.arguments), return_mode="median"))
+
+    for config in configs:
+        print(median_ms(json.loads(config)), flush=True)
         torch.cuda.empty_cache()
 
 

@@ -15,7 +15,7 @@ from typing import Any, Callable
 from attnsweep.devices import Device
 from attnsweep.interpreters import Interpreter
 from attnsweep.plan import Cell
-from attnsweep.pool import Pool
+from attnsweep.pool import Pool, locks
 from attnsweep.pool.ending import Ending
 from attnsweep.pool.warm import TOKEN_VARIABLE
 
@@ -80,6 +80,7 @@ def alone(tmp_path: Path, monkeypatch: Any) -> Iterator[str]:
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setenv(locks.VARIABLE, str(tmp_path / "locks"))
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
     # It would hide output that is lost in buffers.
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)

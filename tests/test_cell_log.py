@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
@@ -52,3 +53,28 @@ def test_an_older_log_is_removed(tmp_path):
     (tmp_path / "log").write_text("old")
     with CellLog(tmp_path / "log"):
         assert not (tmp_path / "log").exists()
+
+
+def test_a_log_without_a_folder_is_silent(tmp_path):
+    """Its cell goes on, and the last lines are known all the same."""
+    with CellLog(tmp_path / "gone" / "log", head_bytes=6, tail_bytes=100) as log:
+        log.write(b"one\ntwo\nthree\n")
+        assert log.last_lines(2) == "two\nthree"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_that_cannot_be_removed_is_silent(tmp_path):
+    """A folder stands in its place."""
+    (tmp_path / "log").mkdir()
+    with CellLog(tmp_path / "log") as log:
+        log.write(b"one")
+        assert log.last_lines(1) == "one"
+
+
+def test_a_full_disk_makes_the_log_silent(tmp_path, monkeypatch):
+    """From the first write that fails, closing included."""
+    monkeypatch.setattr(Path, "unlink", lambda self, missing_ok: None)
+    with CellLog(Path("/dev/full"), head_bytes=2, tail_bytes=4) as log:
+        for _ in range(9):
+            log.write(b"abc\n")
+        assert log.last_lines(1) == "abc"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -110,7 +111,7 @@ def test_fields_of_what_is_yet_to_be_chosen_can_be_set(sweeps: Sweeps) -> None:
     assert cli.main([*argv, "+impl.kernels={fwd: [x]}"]) == 0
     (combinations,) = sweeps.combinations
     assert len(combinations) == 4
-    assert {one.variant for one in combinations} == {"layout=bshd,kernels={fwd:[x]}"}
+    assert {one.variant for one in combinations} == {"kernels={fwd:[x]},layout=bshd"}
     assert cli.main(["impl=naive", "scenario=decode", "scenario.kv_len=64"]) == 0
 
 
@@ -148,6 +149,19 @@ def test_a_study_is_a_whole_sweep_and_the_command_line_wins(sweeps: Sweeps) -> N
         (["impl=naive", "scenario.seq_len=x"], "seq_len must be a positive integer, not 'x'"),
         (["impl=naive", "scenario.dtype=bf17"], "dtype must be one of"),
         (["impl=naive", "gpus=0,2"], "gpus=[0,2]"),
+        (
+            ["impl=naive", "direction=bwd"],
+            "there is no key direction, it is a field of the scenario: write scenario.direction=bwd",
+        ),
+        (["impl=naive", "seq_len=128"], "write scenario.seq_len=128"),
+        (["impl=naive", "+num_heads=8,16"], "write scenario.num_heads=8,16"),
+        (["impl=naive", "timing.name=publish"], "timing.name=publish: timing.name says in every record"),
+        (["impl=naive", "+scenario.name=x"], "scenario.name=x: scenario.name says in every record"),
+        (["impl=naive", "compile.name=x,y"], "compile.name=x: compile.name says in every record"),
+        (["impl=naive", "pool.timeout_s=1e300"], "pool.timeout_s must be 604800 or less, not 1e+300"),
+        (["impl=naive", "pool.grace_s=inf"], "pool.grace_s must be 604800 or less, not inf"),
+        (["impl=naive", "timing.rest_ms=inf"], "timing.rest_ms must be 604800000 or less, not inf"),
+        (["impl=naive", "seed=9223372036854775808"], "seed must be 9223372036854775807 or less"),
         (["impl=naive", "name=../../x"], "name must be one folder"),
         (["impl=naive", "name=report"], "name may not be 'report'"),
         (["impl=glob(jax*)"], "matches no impl; the choices are"),
@@ -212,6 +226,40 @@ def test_ctrl_c_outside_the_pool_is_130(sweeps: Sweeps) -> None:
 
     sweeps.answer = interrupt
     assert cli.main(["impl=naive"]) == 130
+
+
+def test_ctrl_c_while_importing_is_130_without_a_traceback(tmp_path: Path) -> None:
+    """Importing Hydra takes a while, and people press Ctrl-C in it."""
+    code = """
+import sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "hydra.errors":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+from attnsweep.cli import main
+sys.exit(main(["impl=naive"]))
+"""
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout, found.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("sweeper", ["attnsweep", "basic"])
+@pytest.mark.parametrize("code", [130, 143])
+def test_a_signal_ends_another_launchers_loop_too(sweeps: Sweeps, code: int, sweeper: str) -> None:
+    """The sweep of one combination that a signal ended is the last, and its code is the command's."""
+    sweeps.answer = lambda combinations: code
+    argv = ["impl=naive,sdpa,fa2", "name=n", "hydra/launcher=basic", f"hydra/sweeper={sweeper}"]
+    assert cli.main(argv) == code
+    assert len(sweeps.combinations) == 1
+
+
+def test_a_launchers_own_process_returns_the_code(sweeps: Sweeps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for it in another process gets an answer, not a KeyboardInterrupt."""
+    sweeps.answer = lambda combinations: 130
+    monkeypatch.setattr(os, "getpid", itertools.count(10**9).__next__)
+    assert cli.main(["impl=naive,sdpa", "name=n", "hydra/launcher=basic"]) == 130
+    assert len(sweeps.combinations) == 2
 
 
 def test_a_bug_is_not_taken_for_a_mistake(sweeps: Sweeps) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -190,12 +192,73 @@ def test_a_holder_that_has_not_signed_yet_is_another_sweep(tmp_path, holder, sto
 def test_a_folder_of_locks_that_is_none_is_refused(what):
     """In a shared temporary folder somebody else may have put something there."""
     path = locks.folder()
-    for lock in path.iterdir():
-        lock.unlink()
     path.rmdir()
     if what == "link":
         path.symlink_to(Path.home())
     else:
         path.write_text("")
-    with pytest.raises(ConfigError, match="must be a folder of your own"):
+    with pytest.raises(ConfigError, match="must be a folder, to hold the locks"):
         locks.folder()
+
+
+def test_every_user_of_the_machine_shares_one_folder(monkeypatch, tmp_path):
+    """Whatever TMPDIR and the user are, or two sweeps could be on one device; the variable names another."""
+    monkeypatch.delenv(locks.VARIABLE)
+    monkeypatch.setattr(locks, "FOLDER", tmp_path / "fixed")
+    assert locks.folder() == tmp_path / "fixed"
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "elsewhere"))
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert locks.folder() == tmp_path / "fixed"
+    monkeypatch.setenv(locks.VARIABLE, str(tmp_path / "mine"))
+    assert locks.folder() == tmp_path / "mine"
+
+
+def test_another_user_may_lock_too(tmp_path, stop):
+    """Under any umask the folder is for all, like /tmp itself, and so is a lock's file."""
+    before = os.umask(0o077)
+    try:
+        lock = locks.acquire(CPU, tmp_path, stop, never)
+    finally:
+        os.umask(before)
+    assert lock is not None
+    lock.close()
+    assert stat.S_IMODE(locks.folder().stat().st_mode) == 0o1777
+    assert stat.S_IMODE((locks.folder() / "cpu.lock").stat().st_mode) == 0o666
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path, stop):
+    """It would be emptied and written over."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (locks.folder() / "cpu.lock").symlink_to(victim)
+    with pytest.raises(ConfigError, match="cannot be had at"):
+        locks.acquire(CPU, tmp_path, stop, never)
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("put", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_no_lock(tmp_path, stop, put):
+    """A folder or a pipe of that name is a mistake said in a sentence."""
+    put(locks.folder() / "cpu.lock")
+    with pytest.raises(ConfigError, match=r"cpu\.lock"):
+        locks.acquire(CPU, tmp_path, stop, never)
+
+
+def test_a_folder_that_cannot_be_made_is_said_with_the_way_out(monkeypatch, tmp_path):
+    """A read-only /tmp never means measuring without a lock."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(locks.VARIABLE, str(tmp_path / "file" / "locks"))
+    with pytest.raises(ConfigError, match=r"cannot be had at .*ATTNSWEEP_LOCKS=FOLDER names another") as caught:
+        sweep(tmp_path, cell("ok"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_system_without_locks_is_said(monkeypatch, tmp_path, stop):
+    """As some network file systems are."""
+
+    def refuse(fd, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(ConfigError, match="No locks available"):
+        locks.acquire(CPU, tmp_path, stop, never)

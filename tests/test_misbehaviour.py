@@ -61,7 +61,10 @@ def sweep(tmp_path_factory):
             "--config-dir", str(folder / "conf"),
         ],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(HERE), "ATTNSWEEP_TEST_MARK": mark, "TMPDIR": str(folder)},
+        env={
+            **os.environ, "PYTHONPATH": str(HERE), "ATTNSWEEP_TEST_MARK": mark, "TMPDIR": str(folder),
+            "ATTNSWEEP_LOCKS": str(folder / "locks"),
+        },
         capture_output=True,
         text=True,
         timeout=110,

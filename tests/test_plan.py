@@ -23,6 +23,7 @@ from attnsweep.compose import Combination
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError, Status
 from attnsweep.plan import Cell, Plan
+from attnsweep.pool import pyenv
 from attnsweep.records import Record
 from sweeps import CPU, DEFAULT, EAGER, GPU, MAX_AUTOTUNE, PREFILL, QUICK, combination, impl, one_case, settings
 
@@ -367,13 +368,66 @@ def test_another_interpreter_does_not_see_this_ones_pythonpath(
     assert environment.foreign_versions(str(foreign), variables, ["onlyhere"]) == {"onlyhere": "1.5"}
 
 
-def test_an_interpreter_that_is_none_is_a_mistake_said_in_a_sentence(tmp_path: Path) -> None:
-    """Absent, not executable, and a program that is no Python."""
+def test_an_absent_interpreter_costs_its_own_cells_only(tmp_path: Path) -> None:
+    """Absent or not executable: planned like any other, to end as missing where the pool looks at it."""
     plain = tmp_path / "python"
     plain.write_text("no program")
+    for python in (tmp_path / "absent", plain):
+        env = {"python": str(python)}
+        gone = combination(impl=impl("gone", env=env, distribution="x"), scenario=one_case())
+        cells = make(tmp_path, gone, combination("here", scenario=one_case())).to_run
+        assert {cell.columns["impl"] for cell in cells} == {"gone", "here"}
+        (one,) = (cell for cell in cells if cell.columns["impl"] == "gone")
+        assert one.columns["impl_version"] is None
+        why = pyenv.why_missing(one.interpreter.python)
+        assert why is not None
+        assert str(python) in why
+
+
+def test_a_replicate_that_no_timing_has_is_a_mistake(tmp_path: Path) -> None:
+    """The sentence says how many there are; one that some timing has is taken."""
+    three = combination(timing={**QUICK, "replicates": 3}, scenario=one_case())
+    with pytest.raises(ConfigError, match=r"replicate must be below timing\.replicates \(3\), not 7"):
+        make(tmp_path, three, combination(scenario=one_case()), replicate=7)
+    cells = make(tmp_path, three, combination(scenario=one_case()), replicate=2).cells
+    assert [cell.columns["replicate"] for cell in cells] == [2]
+
+
+def test_the_command_keeps_the_deadline_and_where_yaml_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pool.timeout_s where it was set; the variable's folders, absolute and quoted, before the command."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ATTNSWEEP_CONFIG_PATH", raising=False)
+    one = combination(scenario=one_case())
+    plain = only(tmp_path, one).columns["command"]
+    assert plain.startswith("attnsweep impl=")
+    assert "timeout_s" not in plain
+    monkeypatch.setenv("ATTNSWEEP_CONFIG_PATH", f"my conf::{tmp_path}/b")
+    timed = only(tmp_path, one, pool=replace(settings(tmp_path).pool, timeout_s=7.5)).columns["command"]
+    variable, *words = shlex.split(timed)
+    assert variable == f"ATTNSWEEP_CONFIG_PATH={tmp_path}/my conf:{tmp_path}/b"
+    assert words[0] == "attnsweep"
+    assert "pool.timeout_s=7.5" in words
+
+
+def test_records_to_be_measured_again_are_set_aside(tmp_path: Path) -> None:
+    """Moved to a folder that no report reads, those to be kept untouched; then nothing is done but what is kept."""
+    planned = make(tmp_path, combination())
+    planned.cells_folder.mkdir(parents=True)
+    for cell in planned.cells:
+        planned.record_path(cell.id).write_bytes(cell.id.encode())
+    kept = planned.cells[0].id
+    outcome = plan.Outcome(Status.OK, 1.0, None, ())
+    plan.set_aside(replace(planned, done={kept: outcome}))
+    assert [path.stem for path in planned.cells_folder.glob("*.parquet")] == [kept]
+    aside = {path.stem: path.read_text() for path in (planned.cells_folder / "replaced").iterdir()}
+    assert aside == {cell.id: cell.id for cell in planned.cells[1:]}
+
+
+def test_an_interpreter_that_is_none_is_a_mistake_said_in_a_sentence(tmp_path: Path) -> None:
+    """A program that is no Python."""
     for python, said in (
-        (tmp_path / "absent", "not an executable"),
-        (plain, "not an executable"),
         (Path("/bin/false"), "not a working Python"),
         (Path("/bin/echo"), "not a working Python"),
     ):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import pytest
 
-from attnsweep import schema
+from attnsweep import scenarios, schema
 from attnsweep.errors import ConfigError
 
 TIMING = {"name": "t", "replicates": 1, "target": 0.02, "time_cap_s": 0.6}
@@ -44,6 +45,15 @@ def test_a_name_that_could_leave_the_folder_is_refused(name: str) -> None:
         settings(name=name)
 
 
+def test_fields_of_every_scenario_are_known_as_such() -> None:
+    """What a scenario's function takes is never answered by the list of settings alone."""
+    taken = {
+        name for one in (scenarios.prefill, scenarios.decode, scenarios.flux) for name in signature(one).parameters
+    }
+    assert taken <= schema.SCENARIO_FIELDS
+    assert not schema.SCENARIO_FIELDS & set(schema.SETTINGS)
+
+
 def test_a_null_name_is_the_default() -> None:
     """The caller decides what stands in for no name."""
     assert settings(name=None).name == "default"
@@ -77,6 +87,15 @@ def test_a_null_name_is_the_default() -> None:
         ({"check": {"forward_factor": "x"}}, "check.forward_factor must be a number, not 'x'"),
         ({"check": {"enabled": None}}, "check.enabled must be true or false, not None"),
         ({"output_dir": ""}, "output_dir"),
+        ({"seed": 2**63}, "seed must be 9223372036854775807 or less"),
+        ({"replicate": 2**63}, "replicate must be"),
+        ({"sample": 2**63}, "sample must be"),
+        ({"pool": {"timeout_s": 1e300}}, "pool.timeout_s must be 604800 or less, not 1e+300"),
+        ({"pool": {"timeout_s": float("inf")}}, "pool.timeout_s must be above 0, not inf"),
+        ({"pool": {"grace_s": float("inf")}}, "pool.grace_s must be 604800 or less, not inf"),
+        ({"pool": {"grace_s": float("nan")}}, "pool.grace_s must be 0 or more, not nan"),
+        ({"check": {"forward_factor": 1e300}}, "check.forward_factor must be 1000000000 or less"),
+        ({"seq_len": 128}, "there is no key seq_len, it is a field of the scenario: write scenario.seq_len"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_its_key(values: dict[str, Any], said: str) -> None:
@@ -112,6 +131,11 @@ def test_settings_come_in_the_types_that_the_plan_takes() -> None:
         ({"min_time_s": 9}, "timing.time_cap_s (0.6) must be timing.min_time_s (9.0) or more"),
         ({"rest_ms": -1}, "timing.rest_ms must be 0 or more"),
         ({"block_ms": [1]}, "timing.block_ms must be a number"),
+        ({"rest_ms": float("inf")}, "timing.rest_ms must be 604800000 or less, not inf"),
+        ({"block_ms": 1e300}, "timing.block_ms must be 604800000 or less"),
+        ({"time_cap_s": 1e300}, "timing.time_cap_s must be 604800 or less"),
+        ({"replicates": 10**12}, "timing.replicates must be 1000000000 or less"),
+        ({"max_samples": 2**63}, "timing.max_samples must be 1000000000 or less"),
     ],
 )
 def test_a_wrong_timing_is_refused_by_its_key(values: dict[str, Any], said: str) -> None:

@@ -263,11 +263,16 @@ def test_the_command_that_goes_on_is_the_one_given_with_the_name(given: str, sai
     assert sweep.go_on(["attnsweep", *shlex.split(given)], "s") == f"attnsweep {said}"
 
 
-def test_a_record_that_cannot_be_written_leaves_its_cell_open(
-    tmp_path: Path, answered: Answered, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("forced", [False, True])
+def test_the_first_record_that_cannot_be_written_ends_the_sweep(
+    tmp_path: Path,
+    answered: Answered,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    forced: bool,
 ) -> None:
-    """A full disk is said, costs no other cell, and is no success."""
-    answered(ok)
+    """A full disk: one sentence, the line that goes on, exit code 1, and no hours of measuring for nothing."""
+    fake = answered(ok)
     real = recording.write
 
     def full(cell: Cell, *rest: Any) -> Any:
@@ -276,11 +281,69 @@ def test_a_record_that_cannot_be_written_leaves_its_cell_open(
         return real(cell, *rest)
 
     monkeypatch.setattr(recording, "write", full)
-    assert run(tmp_path) == 1
-    assert len(rows(tmp_path)) == 4
-    assert "No space left on device" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["attnsweep", "impl=naive", *["force=true"] * forced])
+    assert run(tmp_path, force=forced) == 1
+    done = len(rows(tmp_path))
+    assert len(fake.ran) == done + 1 < 6
+    out = capsys.readouterr().out
+    assert out.count("No space left on device") == 1
+    assert "    attnsweep impl=naive name=s\n" in out
     monkeypatch.undo()
-    assert len(plan.make(settings(tmp_path), [combination()], [CPU]).open) == 2
+    assert len(plan.make(settings(tmp_path), [combination()], [CPU]).open) == 6 - done
+
+
+def test_an_unsupported_record_that_cannot_be_written_ends_the_sweep_before_any_cell(
+    tmp_path: Path, answered: Answered, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the first to be written."""
+    fake = answered(ok)
+
+    def full(*given: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(recording, "write_unsupported", full)
+    assert run(tmp_path, combination("a"), combination("b", impl=impl("b", supports={"dtypes": ["bf16"]}))) == 1
+    assert fake.ran == []
+    assert "No space left on device" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("again", "typed"), [({"force": True}, "++force=true"), ({"rerun": ("crashed",)}, "rerun=[crashed]")]
+)
+def test_measuring_again_goes_on_where_it_was_interrupted(
+    tmp_path: Path,
+    answered: Answered,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    again: dict[str, Any],
+    typed: str,
+) -> None:
+    """The line that is printed measures what was not reached, and nothing twice; the old records are kept apart."""
+    answered(lambda cell: ending(failed(Status.CRASHED)))
+    assert run(tmp_path) == 1
+    old = {path.name: path.read_bytes() for path in (tmp_path / "s" / "cells").glob("*.parquet")}
+    count = itertools.count()
+    first = answered(lambda cell: "SIGINT" if next(count) == 2 else ending(measured()))
+    monkeypatch.setattr(sys, "argv", ["attnsweep", "impl=naive", typed, "name=s"])
+    assert run(tmp_path, **again) == 130
+    assert "    attnsweep impl=naive name=s\n" in capsys.readouterr().out
+    assert {row["status"] for row in rows(tmp_path)} == {"ok"}
+    aside = {path.name: path.read_bytes() for path in (tmp_path / "s" / "cells" / "replaced").iterdir()}
+    assert aside == old
+    rest = answered(ok)
+    assert run(tmp_path) == 0
+    assert (len(first.ran), len(rest.ran)) == (2, 4)
+    assert not set(first.ran) & set(rest.ran)
+
+
+def test_what_a_study_sets_is_switched_off_where_a_sweep_goes_on() -> None:
+    """And a launcher's job, which sets aside its own records only, keeps what was typed."""
+    argv = ["attnsweep", "study=x", "force=true", "-m"]
+    assert sweep.go_on(argv, "s", {"force": True, "rerun": True}) == "attnsweep study=x name=s 'rerun=[]' -m"
+    assert sweep.go_on(["attnsweep", "study=x"], "s", {"force": True, "rerun": False}) == (
+        "attnsweep study=x name=s force=false"
+    )
+    assert sweep.go_on(argv, "s") == "attnsweep study=x force=true name=s -m"
 
 
 def test_devices_that_got_stuck_leave_cells_open_and_an_exit_code_of_one(
@@ -376,6 +439,25 @@ with sweep.held(Path({str(tmp_path)!r})):
         sweep.held(tmp_path),
     ):
         pass
+
+
+def test_a_lock_that_cannot_be_had_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder in its place, one that cannot be written, a file system without locks: a sentence with the way out."""
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(ConfigError, match=r"\.lock.* cannot be locked \(Is a directory\); give an output_dir="):
+        sweep.held(tmp_path).__enter__()
+    with pytest.raises(ConfigError, match="cannot be locked"):
+        sweep.held(Path("/proc/self")).__enter__()
+
+    def refuse(fd: int, how: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+    (tmp_path / ".lock").rmdir()
+    with pytest.raises(ConfigError, match="Operation not supported"):
+        sweep.held(tmp_path).__enter__()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 # The dry run
@@ -479,6 +561,105 @@ def test_the_bar_shows_how_many_how_many_failed_and_the_last_result(tmp_path: Pa
     assert planned.cells[0].columns["case"] + ": ok" not in plain
 
 
+def test_the_bar_counts_what_takes_time(tmp_path: Path, answered: Answered, capsys: pytest.CaptureFixture[str]) -> None:
+    """Unsupported cells are done at once: counted, they would promise an early end. Their lines have no number."""
+    answered(ok)
+    run(tmp_path, combination("a"), combination("b", impl=impl("b", supports={"dtypes": ["bf16"]})))
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(bool(re.match(r"\[\d/6\] a eager ", one)) for one in lines) == 6
+    assert sum(one.startswith("b eager ") and "unsupported (dtype fp32" in one for one in lines) == 6
+
+
+class Failing(io.StringIO):
+    """A stream whose every write is buffered, and whose flush fails."""
+
+    def __init__(self, error: OSError, at: str, terminal: bool) -> None:
+        super().__init__()
+        self.error, self.at, self.terminal, self.tries = error, at, terminal, 0
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+    def write(self, text: str) -> int:
+        return self._fail("write", len(text))
+
+    def flush(self) -> None:
+        self._fail("flush", 0)
+
+    def _fail(self, at: str, answer: int) -> int:
+        if self.at == at:
+            self.tries += 1
+            raise self.error
+        return answer
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize("at", ["write", "flush"])
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(28, "No space"), OSError(5, "I/O")])
+def test_output_that_fails_costs_nothing_but_itself(
+    tmp_path: Path,
+    answered: Answered,
+    monkeypatch: pytest.MonkeyPatch,
+    error: OSError,
+    at: str,
+    is_terminal: bool,
+) -> None:
+    """A reader that left, a full disk, a terminal that is gone: it is tried once, then silence; all is recorded."""
+    answered(ok)
+    stream = Failing(error, at, is_terminal)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    assert run(tmp_path) == 0
+    assert stream.tries == 1
+    assert len(rows(tmp_path)) == 6
+
+
+def test_a_terminal_that_hangs_up_ends_the_sweep_with_its_own_code(
+    tmp_path: Path, answered: Answered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGHUP is heard although what is said of it cannot be printed."""
+    answered(lambda cell: "SIGHUP")
+    monkeypatch.setattr(sys, "stdout", Failing(OSError(5, "I/O"), "write", True))
+    assert run(tmp_path) == 129
+
+
+@pytest.mark.parametrize("where", ["pipe", "full", "closed", "terminal"])
+def test_a_real_output_that_fails_leaves_the_exit_code(tmp_path: Path, where: str) -> None:
+    """In a process of its own, whose last flush must not fail either."""
+    code = f"""
+import sys
+from pathlib import Path
+from attnsweep import devices, pool, sweep
+from attnsweep.pool import Pool
+from sweeps import CPU, combination, ending, fake_pool, measured, settings
+devices.find = lambda kind, gpus: [CPU]
+pool.Pool = fake_pool(lambda cell: ending(measured()))
+sys.stdin.read()
+sys.exit(sweep.run(settings(Path({str(tmp_path)!r})), [combination()]))
+"""
+    ours, theirs = os.pipe() if where == "pipe" else os.openpty() if where == "terminal" else (-1, -1)
+    if where in ("full", "closed"):
+        theirs = os.open("/dev/full", os.O_WRONLY)
+    command = [sys.executable, "-c", code]
+    if where == "closed":
+        command = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).parent,
+        env={**os.environ, "TERM": "xterm"},
+        text=True,
+    )
+    os.close(theirs)
+    if ours >= 0:
+        os.close(ours)
+    _, said = process.communicate("", timeout=60)
+    assert (process.returncode, said) == (0, "")
+    assert len(rows(tmp_path)) == 6
+
+
 def table(tmp_path: Path, outcomes: dict[str, list[Outcome]], width: int = 200) -> str:
     """The table of results of a case, given each implementation's outcomes by replicate."""
     timing = {**QUICK, "replicates": max(map(len, outcomes.values()))}
@@ -533,8 +714,9 @@ def test_durations_are_said_as_people_say_them() -> None:
 # For real
 
 
-def test_a_real_sweep_on_this_cpu(tmp_path: Path) -> None:
+def test_a_real_sweep_on_this_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line, Hydra, plan, pool, worker and records together: each cell measured, and nothing left to do."""
+    monkeypatch.setenv("ATTNSWEEP_LOCKS", str(tmp_path / "locks"))
     line = "impl=naive,fa2 timing=quick scale=tiny scenario.dtype=fp32 scenario.tiny.batch_size=1 device=cpu name=real"
     command = [sys.executable, "-c", "import sys; from attnsweep.cli import main; sys.exit(main())", *line.split()]
     first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -24,7 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     HYDRA_FULL_ERROR=1 in the environment shows the traceback of a mistake.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt as interrupt:
+        # Ctrl-C, importing included; or a task of another launcher whose sweep a signal ended, with its exit code
+        return int(interrupt.args[0]) if interrupt.args else 130
+
+
+def _main(argv: list[str]) -> int:
     if "--version" in argv:
         import importlib.metadata
 
@@ -38,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from attnsweep.messages import sentence
 
     launching.exit_codes.clear()
+    launching.command_pid = os.getpid()
     wanted = os.environ.get(FULL_ERROR)
     # With it Hydra lets exceptions through; without it Hydra prints them itself and exits with 1.
     os.environ[FULL_ERROR] = "1"
@@ -50,8 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"attnsweep: {sentence(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
     finally:
         if wanted is None:
             os.environ.pop(FULL_ERROR, None)

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 class Combination:
     """One job of a sweep, resolved: implementation x scenario x compile mode x timing, with its overrides.
 
-    `variant` holds the overridden fields of the implementation, such as "block_q=64,block_k=32", in the order
-    typed. `choices` maps each group to the option chosen; `overrides` are those of fields below the groups.
+    `variant` holds the overridden fields of the implementation, such as "block_k=32,block_q=64", sorted by key so
+    that the order typed makes no other variant. `choices` maps each group to the option chosen; `overrides` are
+    those of fields below the groups.
     """
 
     impl: dict[str, Any]
@@ -271,9 +272,17 @@ def _combination(
 
     typed = tuple(line.lstrip("+") for line in job)
     overrides = tuple(line for line in typed if line.startswith(tuple(f"{group}." for group in GROUPS)))
+    for line in overrides:
+        group, _, key = line.partition("=")[0].partition(".")
+        if key == "name" and group != "impl":
+            raise ConfigError(f"{line}: {group}.name says in every record which preset it was, and stays the preset's")
+    variant = sorted(
+        (line.removeprefix("impl.") for line in overrides if line.startswith("impl.")),
+        key=lambda line: line.partition("=")[0],
+    )
     return Combination(
         impl=sections["impl"],
-        variant=",".join(line.removeprefix("impl.") for line in overrides if line.startswith("impl.")),
+        variant=",".join(variant),
         scenario=sections["scenario"],
         compile=checked("compile", schema.compile_mode),
         timing=checked("timing", schema.timing),

@@ -66,12 +66,13 @@ def foreign_versions(python: str, variables: Mapping[str, str], distributions: I
     """The versions of `distributions` in another interpreter, asked in one call; None for those not
     installed.
 
-    It is asked as a cell would run in it: without this process's PYTHONPATH, with `variables` set. Raises
-    ConfigError where `python` is no interpreter that answers.
+    It is asked as a cell would run in it: without this process's PYTHONPATH, with `variables` set. Where `python`
+    is no executable file nothing is installed: its cells end as missing (pool.pyenv says why), and the others run.
+    Raises ConfigError where it does not answer as a Python.
     """
-    if not (os.path.isfile(python) and os.access(python, os.X_OK)):
-        raise ConfigError(f"env.python: {python} is not an executable file")
     names = sorted(set(distributions))
+    if not (os.path.isfile(python) and os.access(python, os.X_OK)):
+        return dict.fromkeys(names)
     dropped = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
     environment = {key: value for key, value in os.environ.items() if key not in dropped}
     try:

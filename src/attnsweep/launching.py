@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: Exit codes of the sweeps that this process ran: the way back to `cli.main`, because Hydra returns nothing.
 exit_codes: list[int] = []
 
+#: The process of the command, as cli.main says: whose launcher's loop a signal that ends a sweep must end too.
+command_pid: int | None = None
+
 
 def sweep(
     context: HydraContext,
@@ -129,13 +132,21 @@ def run(settings: Settings, combinations: list[Combination], *, shared: bool = F
 
 
 def task(cfg: DictConfig) -> int:
-    """Run the one combination that another launcher composed, and return its exit code."""
+    """Run the one combination that another launcher composed, and return its exit code.
+
+    Raises KeyboardInterrupt with that code where a signal ended it and the launcher's loop runs in this process:
+    the combinations after it would run else, with whoever pressed Ctrl-C watching. A process that a launcher
+    started returns it, as an answer to wait for.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     hydra = HydraConfig.get()
     settings, combination = compose.combination(cfg, dict(hydra.runtime.choices), list(hydra.overrides.task))
     bind(settings, [combination])
-    return run(settings, [combination], shared=True)
+    code = run(settings, [combination], shared=True)
+    if code > 128 and command_pid == os.getpid():
+        raise KeyboardInterrupt(code)
+    return code
 
 
 @contextmanager

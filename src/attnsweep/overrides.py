@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attnsweep.errors import ConfigError
-from attnsweep.schema import SETTINGS, check_key, known, nearest
+from attnsweep.schema import SETTINGS, check_key, nearest, top_key
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -55,7 +55,7 @@ def check(override: Override) -> None:
     top = key.split(".")[0]
     if override.package is not None:
         raise ConfigError(f"{line}: a group's package cannot be chosen; write {top}=OPTION")
-    known([top], (*GROUPS, "study", *SETTINGS), "")
+    top_key(top, (*GROUPS, "study", *SETTINGS), (line or key).lstrip("+"))
     if top not in GROUPS and override.is_sweep_override():
         value = line.partition("=")[2] if line else ""
         raise ConfigError(f"{line}: {SWEEPABLE}; a list is written in brackets, {key}=[{value}]")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnsweep import environment, identity, impls, metrics, scenarios
+from attnsweep import conf_path, environment, identity, impls, metrics, scenarios
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError, Status
 from attnsweep.interpreters import Host, Interpreter, host, interpreter, versions
@@ -126,10 +128,13 @@ def make(
 ) -> Plan:
     """The plan of a sweep; writes nothing. `hopeless` allows one in which no implementation can do anything.
 
-    Raises ConfigError where GPUs of several kinds are mixed, an environment's interpreter is missing, or no
+    Raises ConfigError where GPUs of several kinds are mixed, an environment's interpreter does not answer, or no
     cell is left to run or record.
     """
     device = _one_kind(devices)
+    replicates = max((int(one.timing["replicates"]) for one in combinations), default=0)
+    if settings.replicate is not None and combinations and settings.replicate >= replicates:
+        raise ConfigError(f"replicate must be below timing.replicates ({replicates}), not {settings.replicate}")
     drafts = _drafts(settings, combinations, device)
     cells = _ordered(settings, drafts, device)
     if not cells:
@@ -156,6 +161,20 @@ def reopened(plan: Plan, *, force: bool, rerun: Iterable[str]) -> Plan:
         if outcome is not None and outcome.status not in again:
             done[cell.id] = outcome
     return replace(plan, done=done)
+
+
+def set_aside(plan: Plan) -> None:
+    """Move what stands in the place of open cells' records to cells/replaced/, which no report reads.
+
+    From then on a cell has a record exactly where this run, or one that goes on with it, has measured it. Raises
+    OSError.
+    """
+    for cell in plan.open:
+        path = plan.record_path(cell.id)
+        if path.is_file():
+            replaced = plan.cells_folder / "replaced"
+            replaced.mkdir(exist_ok=True)
+            os.replace(path, replaced / path.name)
 
 
 def _read(path: Path) -> Outcome | None:
@@ -317,12 +336,22 @@ def _command(settings: Settings, draft: _Draft, replicate: int) -> str:
         pins["gpus"] = settings.gpus
     if settings.isolation != "fork":
         pins["isolation"] = settings.isolation
+    if settings.pool.timeout_s is not None:
+        pins["pool.timeout_s"] = settings.pool.timeout_s
     changed = {key: value for key, value in asdict(settings.check).items() if value != getattr(Check(), key)}
     pins.update({f"check.{key}": value for key, value in changed.items()})
     pins["force"] = True
     combination = draft.combination
     choices = {"study": settings.study, **combination.choices}
-    return identity.command(choices, draft.problem.fields, combination.overrides, pins, _config_flags(sys.argv))
+    line = identity.command(choices, draft.problem.fields, combination.overrides, pins, _config_flags(sys.argv))
+    return _user_folders() + line
+
+
+def _user_folders() -> str:
+    """What the shell line begins with where the user's own YAML was found through the environment."""
+    parts = [part for part in os.environ.get(conf_path.VARIABLE, "").split(os.pathsep) if part]
+    folders = os.pathsep.join(str(Path(part).expanduser().absolute()) for part in parts)
+    return f"{conf_path.VARIABLE}={shlex.quote(folders)} " if folders else ""
 
 
 def _config_flags(argv: Sequence[str]) -> list[str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import statistics
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -24,10 +27,56 @@ _STYLES = {Status.OK: "green", Status.UNSUPPORTED: "dim", Status.MISSING: "yello
 _ENDLESS, _WIDEST = 10_000, 160
 
 
+class Lasting:
+    """A stream that falls silent, for good, at the first write that fails: a closed pipe, a full disk, a terminal
+    that is gone.
+
+    A sweep of hours must not end because nobody reads what it says. Everything else is the stream's own.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream  # None: the process was started with standard output closed
+        self.silent = stream is None
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal; one that is gone is none."""
+        return self._stream is not None and self._stream.isatty()
+
+    def write(self, text: str) -> int:
+        """Write the text, or drop it."""
+        if self._stream is not None and not self.silent:
+            try:
+                return self._stream.write(text)
+            except OSError:
+                self._fall_silent()
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what is buffered, or drop it."""
+        if self._stream is not None and not self.silent:
+            try:
+                self._stream.flush()
+            except OSError:
+                self._fall_silent()
+
+    def _fall_silent(self) -> None:
+        self.silent = True
+        assert self._stream is not None
+        # What is still buffered is written when the interpreter ends, whose exit code a failure would replace.
+        with contextlib.suppress(OSError):
+            sink = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            os.dup2(sink, self._stream.fileno())
+            os.close(sink)
+
+
 def console() -> Console:
-    """Standard output; lines are never broken where it is not a terminal."""
-    out = Console(highlight=False, markup=False, emoji=False)
-    return out if out.is_terminal else Console(highlight=False, markup=False, emoji=False, width=_ENDLESS)
+    """Standard output, `Lasting`; lines are never broken where it is not a terminal."""
+    file = cast("IO[str]", Lasting(sys.stdout))
+    out = Console(file=file, highlight=False, markup=False, emoji=False)
+    return out if out.is_terminal else Console(file=file, highlight=False, markup=False, emoji=False, width=_ENDLESS)
 
 
 def line(value: object) -> str:
@@ -54,7 +103,8 @@ class Report:
     """The running sweep on the terminal: a bar with the time left, or one line a cell where there is no
     terminal.
 
-    A context manager; `cell` and `say` may be called from any thread, one at a time.
+    `total` is the number of cells that need a process: what needs none takes no time, and would make the time left
+    a promise that cannot be kept. A context manager; its methods may be called from any thread, one at a time.
     """
 
     def __init__(self, out: Console, total: int) -> None:
@@ -89,8 +139,13 @@ class Report:
         """A sentence of its own, above the bar."""
         self.out.print(Text(line(text)), soft_wrap=True)
 
+    def unsupported(self, cell: Cell, outcome: Outcome) -> None:
+        """A cell that needs no process is recorded: a line without a count, and nothing beside a bar."""
+        if self.bar is None:
+            self.say(f"{label(cell)} {cell.columns['case']}: {outcome.status} ({outcome.reason})")
+
     def cell(self, cell: Cell, outcome: Outcome) -> None:
-        """One more cell is recorded."""
+        """One more cell is over and recorded."""
         self.count += 1
         failed = outcome.status in FAILURES
         self.failures += failed

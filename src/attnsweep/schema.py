@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
+from attnsweep.case import Case
 from attnsweep.errors import ConfigError, Status
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -18,6 +19,13 @@ CACHES = ("cold", "hot")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 T = TypeVar("T")
+
+#: Upper bounds: a week in seconds, which every clock and poll takes (poll(2) ends at 24 days in ms); seeds of 63
+#: bits, which every random generator and Parquet's int64 take; counts and factors beyond any use.
+_MOST_S = 7 * 24 * 3600
+_MOST_SEED = 2**63 - 1
+_MOST_COUNT = 10**9
+_MOST_FACTOR = 10**9
 
 #: A sweep's name is one component of a path; 100 leaves room for what is appended to it.
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
@@ -106,12 +114,25 @@ class Settings(Plain):
 SETTINGS: tuple[str, ...] = ("name", *(one.name for one in fields(Plain)), "gpus", "rerun", "shard")
 
 
+#: Fields of our scenarios: at the top of a configuration each is a slip for scenario.FIELD.
+SCENARIO_FIELDS = frozenset({one.name for one in fields(Case)} | {"seq_len", "resolution", "text_len"})
+
+
+def top_key(key: str, choices: Iterable[str], line: str) -> None:
+    """Raise ConfigError, with the choices, unless `key`, typed as `line`, may stand at the top."""
+    names = list(choices)
+    if key not in names and key in SCENARIO_FIELDS:
+        raise ConfigError(f"there is no key {key}, it is a field of the scenario: write scenario.{line}")
+    known([key], names, "")
+
+
 def settings(values: Mapping[str, Any], study: str | None, default_name: str) -> Settings:
     """The settings that the top level of a configuration describes; `default_name` stands in for a null name.
 
     Raises ConfigError naming the key, and the choices where there are any.
     """
-    known(values, SETTINGS, "")
+    for key in values:
+        top_key(key, SETTINGS, key)
     own = {one.name for one in fields(Plain)}
     plain = bind(Plain, {key: value for key, value in values.items() if key in own}, "")
     one_of("device", plain.device, DEVICES)
@@ -122,6 +143,9 @@ def settings(values: Mapping[str, Any], study: str | None, default_name: str) ->
     _at_least("pool.", plain.pool, 0, "grace_s")
     _positive("pool.", plain.pool, "timeout_s")
     _positive("check.", plain.check, "forward_factor", "backward_factor")
+    _at_most("", plain, _MOST_SEED, "seed", "replicate", "sample")
+    _at_most("pool.", plain.pool, _MOST_S, "grace_s", "timeout_s")
+    _at_most("check.", plain.check, _MOST_FACTOR, "forward_factor", "backward_factor")
     if not plain.output_dir:
         raise ConfigError("output_dir must name a folder")
     return Settings(
@@ -140,6 +164,9 @@ def timing(values: Mapping[str, Any]) -> Timing:
     _at_least("timing.", preset, 1, "replicates", "min_blocks", "max_samples")
     _at_least("timing.", preset, 0, "min_time_s", "rest_ms")
     _positive("timing.", preset, "target", "time_cap_s", "block_ms")
+    _at_most("timing.", preset, _MOST_S, "time_cap_s", "min_time_s")
+    _at_most("timing.", preset, 1000 * _MOST_S, "block_ms", "rest_ms")
+    _at_most("timing.", preset, _MOST_COUNT, "replicates", "min_blocks", "max_samples")
     if preset.target >= 1:
         raise ConfigError(f"timing.target must be a relative half-width such as 0.01, not {preset.target}")
     if preset.time_cap_s < preset.min_time_s:
@@ -246,6 +273,13 @@ def _positive(prefix: str, holder: Any, *keys: str) -> None:
         value = getattr(holder, key)
         if value is not None and not 0 < value < math.inf:
             raise ConfigError(f"{prefix}{key} must be above 0, not {value}")
+
+
+def _at_most(prefix: str, holder: Any, most: int, *keys: str) -> None:
+    for key in keys:
+        value = getattr(holder, key)
+        if value is not None and not value <= most:
+            raise ConfigError(f"{prefix}{key} must be {most} or less, not {value}")
 
 
 def _gpus(value: Any) -> list[int | str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -47,22 +48,31 @@ def run(settings: Settings, combinations: list[Combination], *, shared: bool = F
     with held(planned.folder, shared=shared, shard=settings.shard):
         # Again, now that nobody else adds records
         planned = plan.reopened(planned, force=settings.force, rerun=settings.rerun)
-        return _run(settings, planned)
+        try:
+            plan.set_aside(planned)
+        except OSError as error:
+            raise ConfigError(
+                f"the records to be replaced cannot be moved to {planned.cells_folder}/replaced: {error}"
+            ) from None
+        return _run(settings, planned, shared)
 
 
-def _run(settings: Settings, planned: Plan) -> int:
+class _Unrecorded(AttnsweepError):
+    """A record could not be written: whatever else is measured would be lost as well."""
+
+    def __init__(self, cell: Cell, error: OSError) -> None:
+        super().__init__(f"the record of {cell.id} could not be written: {error.strerror or error}")
+
+
+def _run(settings: Settings, planned: Plan, shared: bool) -> int:
     from attnsweep import pool
 
     out = progress.console()
     outcomes = dict(planned.done)
-    ended_by = None
+    ended_by = unrecorded = None
     if not planned.open:
         out.print(f"Nothing to do: all {len(planned.cells)} cells of {planned.folder} have a record.")
-    with progress.Report(out, len(planned.open)) as report:
-
-        def recorded(cell: Cell, outcome: Outcome) -> None:
-            outcomes[cell.id] = outcome
-            report.cell(cell, outcome)
+    with progress.Report(out, len(planned.to_run)) as report:
 
         def finished(cell: Cell, device: Device, ending: Ending) -> None:
             if ending.status is None:
@@ -70,38 +80,54 @@ def _run(settings: Settings, planned: Plan) -> int:
             try:
                 record = recording.write(cell, device, ending, planned.cells_folder)
             except OSError as error:
-                report.say(f"The record of {cell.id} could not be written: {error}")
-                return
-            recorded(cell, plan.outcome_of(record.values))
+                raise _Unrecorded(cell, error) from error
+            outcomes[cell.id] = plan.outcome_of(record.values)
+            report.cell(cell, outcomes[cell.id])
 
-        for cell in planned.open:
-            if cell.unsupported is not None:
-                recorded(cell, plan.outcome_of(recording.write_unsupported(cell, planned.cells_folder).values))
-        if planned.to_run:
-            import pyarrow.parquet  # noqa: F401  # now, or the first cell's overhead would hold the import
+        try:
+            _record_unsupported(planned, outcomes, report)
+            if planned.to_run:
+                import pyarrow.parquet  # noqa: F401  # now, or the first cell's overhead would hold the import
 
-            slots = pool.Pool(
-                list(planned.devices),
-                log_folder=planned.cells_folder,
-                grace_s=settings.pool.grace_s,
-                waiting=report.say,
-            )
-            try:
+                slots = pool.Pool(
+                    list(planned.devices),
+                    log_folder=planned.cells_folder,
+                    grace_s=settings.pool.grace_s,
+                    waiting=report.say,
+                )
                 ended_by = slots.run(planned.to_run, lambda cell, device: None, finished)
-            except ConfigError:
-                raise
-            except AttnsweepError as error:
-                # Devices that nothing can end a process on: the cells left over stay open, and the exit code says it
-                report.say(str(error))
+        except ConfigError:
+            raise
+        except _Unrecorded as error:
+            unrecorded = str(error)
+        except AttnsweepError as error:
+            # Devices that nothing can end a process on: the cells left over stay open, and the exit code says it
+            report.say(str(error))
     progress.results(out, planned.cells, outcomes)
     out.print(progress.counts(outcome.status for outcome in outcomes.values()))
     out.print(f"Records: {planned.cells_folder}", soft_wrap=True)
-    if ended_by is not None:
-        out.print(f"Ended by {ended_by}. What is done is kept; this goes on:")
-        out.print(f"    {go_on(sys.argv, planned.name)}", soft_wrap=True)
-        return 128 + signal.Signals[ended_by].value
+    if ended_by is not None or unrecorded is not None:
+        why = f"Ended by {ended_by}." if unrecorded is None else f"Ended: {unrecorded}."
+        out.print(f"{progress.line(why)} What is done is kept; this goes on:", soft_wrap=True)
+        # A launcher's jobs that did not start have not set their records aside: they need what was typed
+        settled = {} if shared else {"force": settings.force, "rerun": bool(settings.rerun)}
+        out.print(f"    {go_on(sys.argv, planned.name, settled)}", soft_wrap=True)
+        return 1 if ended_by is None else 128 + signal.Signals[ended_by].value
     out.print(f"Report:  {shlex.join(['attnsweep-report', str(planned.folder)])}", soft_wrap=True)
     return exit_code(planned.cells, outcomes)
+
+
+def _record_unsupported(planned: Plan, outcomes: dict[str, Outcome], report: progress.Report) -> None:
+    """Record the open cells that need no process; raises _Unrecorded."""
+    for cell in planned.open:
+        if cell.unsupported is None:
+            continue
+        try:
+            record = recording.write_unsupported(cell, planned.cells_folder)
+        except OSError as error:
+            raise _Unrecorded(cell, error) from error
+        outcomes[cell.id] = plan.outcome_of(record.values)
+        report.unsupported(cell, outcomes[cell.id])
 
 
 def exit_code(cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> int:
@@ -111,14 +137,24 @@ def exit_code(cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> int:
     return 0 if complete and Status.OK in statuses and not FAILURES & set(statuses) else 1
 
 
-def go_on(argv: Sequence[str], name: str) -> str:
-    """The shell line that goes on with this sweep: the one that started it, and its name."""
+def go_on(argv: Sequence[str], name: str, settled: Mapping[str, bool] | None = None) -> str:
+    """The shell line that goes on with this sweep: the one that started it, and its name.
+
+    `settled` holds the settings that opened cells again, `force` and `rerun`, and whether they were on. What they
+    opened has no record any more, so they are dropped, or switched off where a study's YAML had set them.
+    """
+    settled = settled or {}
     words = ["attnsweep", *argv[1:]]
-    if not any(word.startswith("name=") for word in words):
-        # Overrides stand together, flags before or after them
-        last = max((index for index, word in enumerate(words) if _is_override(words, index)), default=0)
-        words.insert(last + 1, f"name={name}")
-    return shlex.join(words)
+    typed = {
+        index: words[index].partition("=")[0].lstrip("+") for index in range(len(words)) if _is_override(words, index)
+    }
+    added = [] if "name" in typed.values() else [f"name={name}"]
+    off = {"force": "force=false", "rerun": "rerun=[]"}
+    added += [off[key] for key, was_on in settled.items() if was_on and key not in typed.values()]
+    # Overrides stand together, flags before or after them
+    last = max(typed, default=0)
+    words[last + 1 : last + 1] = added
+    return shlex.join(word for index, word in enumerate(words) if typed.get(index) not in settled)
 
 
 def _is_override(words: Sequence[str], index: int) -> bool:
@@ -127,16 +163,16 @@ def _is_override(words: Sequence[str], index: int) -> bool:
 
 
 def _missing(planned: Plan) -> dict[str, str]:
-    """By cell id, what the cells that would run in this interpreter lack; foreign ones are not asked."""
+    """By cell id, what the cells lack that would run in this interpreter; of foreign ones only whether they exist."""
+    from attnsweep.pool import pyenv
+
     known: dict[str, str | None] = {}
     found = {}
     for cell in planned.to_run:
-        if not cell.interpreter.own:
-            continue
-        impl = cell.payload["impl"]
+        impl, where = cell.payload["impl"], cell.interpreter
         key = identity.canonical(impl)
         if key not in known:
-            known[key] = impls.why_missing(impl)
+            known[key] = impls.why_missing(impl) if where.own else pyenv.why_missing(where.python)
         why = known[key]
         if why is not None:
             found[cell.id] = why
@@ -168,7 +204,10 @@ class _Lock:
 
     def __init__(self, path: Path, folder: Path, *, exclusive: bool) -> None:
         self.exclusive = exclusive
-        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise _unusable(path, error) from None
         try:
             fcntl.flock(self.fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -177,17 +216,30 @@ class _Lock:
             raise ConfigError(
                 f"another sweep is running into {folder}: {holder}; wait for it to end, or give another name="
             ) from None
-        # Nobody else holds it exclusively, so whatever stands there is of one that died
-        os.ftruncate(self.fd, 0)
-        if exclusive:
-            sign = {"pid": os.getpid(), "host": platform.node(), "command": shlex.join(sys.argv)}
-            os.pwrite(self.fd, json.dumps(sign).encode(), 0)
+        except OSError as error:
+            os.close(self.fd)
+            raise _unusable(path, error) from None
+        # A lock without its holder's name is a lock all the same, should the disk be full
+        with contextlib.suppress(OSError):
+            # Nobody else holds it exclusively, so whatever stands there is of one that died
+            os.ftruncate(self.fd, 0)
+            if exclusive:
+                sign = {"pid": os.getpid(), "host": platform.node(), "command": shlex.join(sys.argv)}
+                os.pwrite(self.fd, json.dumps(sign).encode(), 0)
 
     def close(self) -> None:
         """Let go; the file stays, empty."""
         if self.exclusive:
-            os.ftruncate(self.fd, 0)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self.fd, 0)
         os.close(self.fd)
+
+
+def _unusable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"{path}, which keeps two sweeps out of one folder, cannot be locked ({error.strerror}); "
+        "give an output_dir= where files can be written and locked"
+    )
 
 
 def _holder(path: Path) -> str:

@@ -124,10 +124,10 @@ def test_a_second_run_replaces_its_own_plots_and_nothing_else(tmp_path: Path) ->
 def test_text_from_records_does_no_harm(where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever a record says stays text: in HTML, Markdown, CSV, on the terminal, and in file names."""
     columns = ("impl", "variant", "reason", "device_name", "traceback", "case", "hostname", "scenario", "axis",
-               "command", "impl_version", "distribution", "dtype", "direction", "torch", "flags")  # fmt: skip
+               "command", "impl_version", "distribution", "dtype", "direction", "torch", "flags",
+               "kernel_names")  # fmt: skip
     hostile: dict[str, Any] = dict.fromkeys(columns if where == "all" else [where], HOSTILE)
-    if "flags" in hostile:
-        hostile["flags"] = [HOSTILE]
+    hostile |= {name: [HOSTILE] for name in ("flags", "kernel_names") if name in hostile}
     rows = [values(POINT, "fa2") | {name: value for name, value in hostile.items() if name != "reason"}]
     rows += [values(POINT, "naive", status=status) | hostile for status in Status if status is not Status.OK]
     write(tmp_path, [row | {"cell_id": str(number)} for number, row in enumerate(rows)])

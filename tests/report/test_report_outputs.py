@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from report_records import SPEED, decode, flux, prefill, values
 
 from attnsweep.errors import Status
-from attnsweep.report import plots, words
+from attnsweep.report import build, html, plots, words
+from attnsweep.report.bars import winner_bars
+from attnsweep.report.csvfile import to_csv
 from attnsweep.report.derive import Derived, derive
 from attnsweep.report.failures import counts, failure_table, failures
 from attnsweep.report.labels import Label
+from attnsweep.report.load import Loaded
 from attnsweep.report.machines import library_table, machine_table
 from attnsweep.report.notes import Footnotes
 from attnsweep.report.styles import assign
@@ -43,7 +49,9 @@ def drawn_texts(source: str) -> list[str]:
 def test_only_the_fields_that_vary_are_columns() -> None:
     """What all rows share is said once; a length that equals the axis is not repeated."""
     derived = derive([values(prefill(b, s), timer="events") for b in (1, 4) for s in (2048, 4096)])
-    assert [column.title for column in latency(derived).columns] == ["seq_len", "batch_size", "fastest", "fa2"]
+    assert [column.title for column in latency(derived).columns] == [
+        "seq_len", "batch_size", "fastest", "of peak", "fa2",
+    ]  # fmt: skip
     assert words.constants(derived.sections[0]) == "num_heads 32, head_dim 128, causal"
 
 
@@ -66,14 +74,123 @@ def test_the_fastest_is_bold_a_tie_is_said_and_a_failure_is_its_status() -> None
     other = prefill(1, 4096)
     rows += [values(other, latency_ms=2.0), values(other, "naive", latency_ms=8.0)]
     rows += [values(other, "flex", latency_ms=9.0)]
-    table = latency(derive([{**row, "timer": "events"} for row in rows]))
-    assert [column.title for column in table.columns[2:]] == ["fa2", "naive", "xformers", "flex"]
+    table = latency(derive([{**row, "timer": "events", "peak_fraction": None} for row in rows]))
+    assert [column.title for column in table.columns[2:]] == ["naive", "fa2", "xformers", "flex"]
     assert texts(table) == [
-        ["2048", "tie: fa2, xformers", "1.000", "4.000", "1.001", "timeout"],
-        ["4096", "fa2", "2.000", "8.000", "-", "9.000"],
+        ["2048", "tie: fa2, xformers", "4.000", "1.000", "1.001", "timeout"],
+        ["4096", "fa2", "8.000", "2.000", "-", "9.000"],
     ]
-    assert [cell.best for cell in table.rows[0]] == [False, False, True, False, True, False]
-    assert table.rows[0][2].note == "4.00x, ±0.40%"
+    assert [cell.best for cell in table.rows[0]] == [False, False, False, True, True, False]
+    assert table.rows[0][3].note == "4.00x, ±0.40%"
+
+
+def test_a_long_tie_is_short_in_the_cell_and_whole_on_the_page(tmp_path: Path) -> None:
+    """The first and how many others; all names stand in a note that only the page has."""
+    derived = derive([values(POINT, impl, latency_ms=1.0, timer="events") for impl in ("a", "b", "c")])
+    cell = latency(derived).rows[0][1]
+    assert (cell.text, cell.detail) == ("a, tied with 2 others", "b, c")
+    assert "b, c" not in to_markdown(latency(derived))
+    content = build.content_of(derived, Loaded(pa.table({}), 1, 0, ()), ())
+    assert "b, c" in html.to_html(content, tmp_path)
+
+
+def test_the_floor_is_said_where_it_counts() -> None:
+    """With one process a side it does, with three it does not."""
+    few = derive([values(POINT, impl, timer="events") for impl in ("fa2", "flex")])
+    many = derive(
+        [values(POINT, impl, timer="events", replicate=number) for impl in ("fa2", "flex") for number in range(3)]
+    )
+    assert words.RULE in latency(few).notes
+    assert words.RULE not in latency(many).notes
+
+
+def test_the_share_of_the_peak_is_the_fastests() -> None:
+    """In percent, a dash where it is not known, and no column where nothing is known."""
+    other = prefill(1, 4096)
+    rows = [values(POINT, latency_ms=1.0, peak_fraction=0.5), values(POINT, "flex", latency_ms=2.0, peak_fraction=0.25)]
+    table = latency(derive([*rows, values(other, peak_fraction=None)]))
+    place = [column.title for column in table.columns].index("of peak")
+    assert [row[place].text for row in table.rows] == ["50.0%", "-"]
+    assert "of peak" not in [column.title for column in latency(derive([values(other, peak_fraction=None)])).columns]
+
+
+def test_rates_belong_to_the_time_that_ranks() -> None:
+    """Ranked on kernel_ms, throughput is recomputed and the fraction of the primary timer's peak is left out."""
+    rows = [
+        values(POINT, latency_ms=1.0, timer="graph", kernel_ms=0.5, peak_fraction=0.6),
+        values(POINT, "jax", latency_ms=2.0, timer="events", kernel_ms=0.8, peak_fraction=0.3),
+    ]
+    derived = derive(rows)
+    first = next(csv.DictReader(io.StringIO(to_csv(derived))))
+    assert float(first["tflops"]) == pytest.approx(rows[0]["flops"] / 0.5e-3 / 1e12)
+    assert float(first["gb_per_s"]) == pytest.approx(rows[0]["bytes"] / 0.5e-3 / 1e9)
+    assert (first["timer"], first["latency_ms"], first["peak_fraction"]) == ("kernel", "0.5", "")
+    assert "of peak" not in [column.title for column in latency(derived).columns]
+
+
+def peak_texts(rows: list[dict[str, Any]], folder: Path, kind: str) -> list[str]:
+    return [text for text in drawn_texts(svg(derive(rows), folder, kind)) if text.startswith("datasheet peak")]
+
+
+def test_the_datasheets_peak_is_drawn_where_it_is_near(tmp_path: Path) -> None:
+    """Within four times of the fastest, for a device that attnsweep.metrics knows; never in a plot of latencies."""
+    near, far = values(prefill(4, 8192)), values(prefill(4, 8192), "naive")
+    assert peak_texts([near], tmp_path, "throughput") == ["datasheet peak 989"]
+    assert peak_texts([near], tmp_path, "latency") == []
+    assert peak_texts([far], tmp_path, "throughput") == []
+    assert peak_texts([near | {"gpu_name": "Some GPU"}], tmp_path, "throughput") == []
+    for dtype in ("fp4", "name", "<x>"):
+        assert peak_texts([near | {"dtype": dtype}], tmp_path, "throughput") == []
+    assert peak_texts([values(decode(8, 4096))], tmp_path, "bandwidth") == ["datasheet peak 4800"]
+
+
+def test_without_an_axis_a_sentence_stands_for_the_line_plot(tmp_path: Path) -> None:
+    """In Markdown and on the page; with an axis there is none."""
+    loaded = Loaded(pa.table({}), 1, 0, ())
+    without = build.content_of(derive([values(POINT, axis_value=None)]), loaded, ())
+    sentence = "There is no line plot: the records give no value for an axis."
+    assert sentence in build.to_summary(without)
+    assert sentence in html.to_html(without, tmp_path)
+    partly = build.content_of(derive([values(POINT, axis_value=None), values(prefill(4, 2048))]), loaded, ())
+    assert "The line plots leave out 1 case without a value for the axis." in build.to_summary(partly)
+    assert "line plot" not in build.to_summary(build.content_of(derive([values(POINT)]), loaded, ()))
+
+
+def test_the_short_tables_come_before_the_wide_one(tmp_path: Path) -> None:
+    """In Markdown always, on the page where there are more than eight labels."""
+    rows = [values(POINT, impl, mode) for impl in SPEED for mode in ("eager", "default")]
+    content = build.content_of(derive(rows), Loaded(pa.table({}), 1, 0, ()), ())
+    summary = build.to_summary(content)
+    assert summary.index("## Winners") < summary.index("time against the fastest") < summary.index("## Tables")
+    page = html.to_html(content, tmp_path)
+    assert page.index(">next</th>") < page.index(">of peak</th>")
+    few = build.content_of(derive(rows[:8]), Loaded(pa.table({}), 1, 0, ()), ())
+    assert ">next</th>" not in html.to_html(few, tmp_path)
+
+
+def test_the_baselines_line_does_not_cross_a_bars_label(tmp_path: Path) -> None:
+    """Every label of a bar has a white ground, and is drawn after the line."""
+    rows = [values(POINT, "fa2", latency_ms=1.05), values(POINT, "naive", latency_ms=1.0)]
+    derived = derive(rows)
+    figure = winner_bars(derived.sections[0], assign(list(derived.labels)))
+    (ax,) = figure.axes
+    labels = [text for text in ax.texts if "x" in text.get_text()]
+    assert len(labels) == 2
+    for label in labels:
+        patch = label.get_bbox_patch()
+        assert patch is not None
+        assert patch.get_facecolor() == (1.0, 1.0, 1.0, 1.0)
+        assert label.get_zorder() > max(line.get_zorder() for line in ax.lines)
+
+
+def test_new_flags_are_explained() -> None:
+    """Each has a sentence, not its bare name."""
+    flags = ["substituted", "contended", "unchecked"]
+    derived = derive([values(POINT, flags=flags), values(POINT, "flex")])
+    told = [meaning for _, meaning in Footnotes(derived).legend()]
+    assert "substituted: the compiler replaced the formula by another implementation's kernel: see Kernels" in told
+    assert "contended: the CPU was shared while samples were taken" in told
+    assert any(one.startswith("unchecked: ") and one.endswith("not ranked") for one in told)
 
 
 def test_flags_are_marks_with_a_legend() -> None:
@@ -94,7 +211,7 @@ def test_another_precision_is_marked_wherever_it_is_ranked(tmp_path: Path) -> No
     section = derived.sections[0]
     standings = standings_table(section, Footnotes(derived))
     assert [row[0].marks for row in standings.rows] == [("a",), ()]
-    assert latency(derived).rows[0][2].marks == ("a",)
+    assert next(cell for cell in latency(derived).rows[0] if cell.text == "1.000").marks == ("a",)
     assert "Marks on sage: precision int8" in words.verdict(section)
     assert "sage *" in drawn_texts(svg(derived, tmp_path, "winners"))
 

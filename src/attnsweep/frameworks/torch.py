@@ -107,7 +107,7 @@ class Torch:
         x.copy_(values)
 
     def equal(self, x: torch.Tensor, y: torch.Tensor) -> bool:
-        return torch.equal(x, y)
+        return bool(torch.equal(x, y))
 
     def poison(self, sizes: list[int]) -> None:
         blocks = [torch.full((max(n // 4, 1),), float("nan"), dtype=torch.float32, device=self.device) for n in sizes]

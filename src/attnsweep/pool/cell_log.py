@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,8 @@ TAIL_BYTES = 1024 * 1024
 class CellLog:
     """The log file of one cell: its first HEAD_BYTES at once, its last TAIL_BYTES on closing.
 
-    Of what came between, a line says how much there was. A cell that writes nothing leaves no file.
+    Of what came between, a line says how much there was. A cell that writes nothing leaves no file. A file that
+    cannot be written (its folder is gone, the disk is full) is given up: no cell is worth less without its log.
     """
 
     def __init__(self, path: Path, *, head_bytes: int = HEAD_BYTES, tail_bytes: int = TAIL_BYTES) -> None:
@@ -24,7 +26,11 @@ class CellLog:
         self._tail: deque[bytes] = deque()
         self._tail_size = 0
         self._dropped = 0
-        path.unlink(missing_ok=True)
+        self._lost = False
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:
+            self._lost = True
 
     def __enter__(self) -> CellLog:
         return self
@@ -38,11 +44,9 @@ class CellLog:
         """Take more of the output."""
         if not data:
             return
-        if self._file is None:
-            self._file = self._path.open("wb", buffering=0)
         head, data = data[: self._head_left], data[self._head_left :]
         if head:
-            self._file.write(head)
+            self._put(head)
             self._head_left -= len(head)
             self._head_end = (self._head_end + head)[-self._tail_bytes :]
         if not data:
@@ -68,10 +72,22 @@ class CellLog:
         end = self._end()
         dropped = self._dropped + self._tail_size - len(end)
         if dropped:
-            self._file.write(f"\n[... {dropped} bytes left out ...]\n".encode())
-        self._file.write(end)
-        self._file.close()
+            self._put(f"\n[... {dropped} bytes left out ...]\n".encode())
+        self._put(end)
+        with contextlib.suppress(OSError):  # a network's file system may say only now that it kept nothing
+            self._file.close()
         self._file = None
+
+    def _put(self, data: bytes) -> None:
+        """Write to the file, made at the first need; after the first failure nothing is tried again."""
+        if self._lost:
+            return
+        try:
+            if self._file is None:
+                self._file = self._path.open("wb", buffering=0)
+            self._file.write(data)
+        except OSError:
+            self._lost = True
 
     def _end(self) -> bytes:
         return b"".join(self._tail)[-self._tail_bytes :]

@@ -10,7 +10,6 @@ import platform
 import shlex
 import stat
 import sys
-import tempfile
 from pathlib import Path
 from typing import Callable
 
@@ -20,6 +19,11 @@ from attnsweep.pool.interrupt import Stop
 
 #: How often a held lock is tried again, in seconds.
 _RETRY_S = 0.25
+
+#: The folder of locks, the same for every user and whatever TMPDIR says, or two sweeps could share a device.
+FOLDER = Path("/tmp/attnsweep-locks")
+#: Another one, for tests and for machines whose /tmp cannot be written.
+VARIABLE = "ATTNSWEEP_LOCKS"
 
 
 class DeviceLock:
@@ -42,11 +46,11 @@ def acquire(
 ) -> DeviceLock | None:
     """Wait for the device's lock; None when `stop` was requested or the lock is no longer `wanted`.
 
-    `waiting` is told once, in a sentence, who holds it. Raises ConfigError when the folder of locks is not
-    the user's own.
+    `waiting` is told once, in a sentence, who holds it. Raises ConfigError where the lock cannot be had: a device
+    that others may be using is never measured.
     """
     path = folder() / f"{device.uuid}.lock"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    fd = _opened(path)
     told = locked = False
     try:
         while not stop.requested and wanted():
@@ -58,8 +62,12 @@ def acquire(
                     told = True
                 stop.wait(_RETRY_S)
                 continue
+            except OSError as error:
+                raise _unusable(path, error) from None
             locked = True
-            _sign(fd, sweep)
+            # Whoever waits is told less on a full disk; the lock itself needs no room.
+            with contextlib.suppress(OSError):
+                _sign(fd, sweep)
             return DeviceLock(fd)
         return None
     finally:
@@ -68,17 +76,54 @@ def acquire(
 
 
 def folder() -> Path:
-    """The folder of this user's locks on this machine, made where it is missing.
+    """The folder of this machine's locks, made for every user where it is missing.
 
-    Raises ConfigError when something else stands in its place.
+    Raises ConfigError where it cannot be made, or something else stands in its place.
     """
-    path = Path(tempfile.gettempdir()) / f"attnsweep-locks-{os.getuid()}"
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise ConfigError(f"{path} must be a folder of your own to hold the locks of devices; remove it")
+    path = Path(os.environ.get(VARIABLE) or FOLDER).absolute()
+    try:
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            found = path.lstat()
+        else:
+            path.chmod(0o1777)  # like /tmp itself; mkdir's mode is cut by the umask
+            found = path.lstat()
+    except OSError as error:
+        raise _unusable(path, error) from None
+    if not stat.S_ISDIR(found.st_mode):
+        raise ConfigError(
+            f"{path} must be a folder, to hold the locks of devices: remove what is there, or set {VARIABLE} to another"
+        )
     return path
+
+
+def _opened(path: Path) -> int:
+    """A descriptor of the lock's file, made for every user where it is missing; raises ConfigError."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        while True:
+            # Never O_CREAT on a file that is there: in a sticky folder the kernel refuses it for another user's.
+            with contextlib.suppress(FileNotFoundError):
+                fd = os.open(path, flags)
+                break
+            with contextlib.suppress(FileExistsError):
+                fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+                os.fchmod(fd, 0o666)
+                break
+    except OSError as error:
+        raise _unusable(path, error) from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise ConfigError(f"{path} must be a plain file, to be the lock of a device: remove what is there")
+    return fd
+
+
+def _unusable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"the lock that keeps two sweeps off one device cannot be had at {path} ({error.strerror}); "
+        f"{VARIABLE}=FOLDER names another folder, the same for everybody on this machine"
+    )
 
 
 def _sign(fd: int, sweep: Path) -> None:
@@ -99,5 +144,5 @@ def _holder(path: Path) -> str:
         # One line, whatever the command was, and no control characters for the terminal.
         command = " ".join("".join(c if c.isprintable() else " " for c in str(holder["command"])).split())
         return f"process {holder['pid']} on {holder['host']} (sweep {holder['sweep']}, {command[:200]})"
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "another sweep"

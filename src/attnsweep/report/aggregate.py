@@ -8,11 +8,21 @@ from dataclasses import dataclass
 from statistics import median
 
 from attnsweep.errors import Status
+from attnsweep.report.kernels import short_names
 from attnsweep.report.labels import Label
 from attnsweep.report.load import Row
 
 #: From so many processes on, the interval is an order statistic over them: six are the fewest with 95 %.
 ENOUGH = 6
+
+#: So many processes show how processes differ; a side with fewer wins or loses only beyond FLOOR.
+MEASURED = 3
+
+#: Fraction of a latency below which a difference is no win where the variation between processes is not known.
+FLOOR = 0.02
+
+#: Flags of results that are shown and never compared.
+NOT_RANKED = ("implausible", "unchecked")
 
 #: How the mark of a result begins that is not in the case's own precision; its class follows.
 PRECISION = "precision "
@@ -57,6 +67,11 @@ class Measurement:
     rows: tuple[Row, ...]
     marks: tuple[str, ...]
 
+    @property
+    def kernels(self) -> list[str]:
+        """The short names of the kernels that ran, each once."""
+        return short_names(name for row in self.rows for name in row.get("kernel_names") or [])
+
     def number(self, column: str) -> float | None:
         """Median of `column` over the records that have it."""
         values = [row[column] for row in self.rows if row[column] is not None]
@@ -72,10 +87,11 @@ class Measurement:
         return list(dict.fromkeys(str(row[column]) for row in self.rows if row[column] not in (None, "")))
 
 
-def measure(label: Label, rows: list[Row], column: str) -> Measurement:
+def measure(label: Label, rows: list[Row], column: str, extra: tuple[str, ...] = ()) -> Measurement:
     """The records of one label in one case as one measurement; `column` is latency_ms or kernel_ms.
 
-    Not ranked is what has no ok process, a process that was incorrect, or a process flagged implausible.
+    Not ranked is what has no ok process, a process that was incorrect, or one with a flag of NOT_RANKED. `extra`
+    are marks beyond the records' own.
     """
     ok = [row for row in rows if row["status"] == Status.OK and _positive(row[column])]
     failed = Counter(str(row["status"]) for row in rows if row["status"] != Status.OK)
@@ -88,6 +104,7 @@ def measure(label: Label, rows: list[Row], column: str) -> Measurement:
         marks.append("partial")
     if len({row["impl_version"] for row in ok}) > 1:
         marks.append("versions")
+    marks += extra
     if Status.INCORRECT in failed:
         status = Status.INCORRECT
     elif ok:
@@ -100,8 +117,21 @@ def measure(label: Label, rows: list[Row], column: str) -> Measurement:
     medians = [float(row[column]) for row in ok]
     within = [_within(row) for row in ok] if column == "latency_ms" else []
     interval = _interval(medians, [one for one in within if one is not None])
-    ranked = "implausible" not in flags
+    ranked = not any(flag in flags for flag in NOT_RANKED)
     return Measurement(label, status, median(medians), interval, ranked, len(ok), tuple(rows), tuple(marks))
+
+
+def beats(fast: Measurement, slow: Measurement) -> bool:
+    """Whether `fast` may be said to be faster than `slow`: the one rule behind wins, ties, bold and verdicts.
+
+    The intervals must be disjoint, and the difference above FLOOR where fewer than MEASURED processes are behind
+    either side or either has no interval of its own.
+    """
+    if fast.latency_ms is None or slow.latency_ms is None or fast.interval is None or slow.interval is None:
+        return False
+    known = min(fast.ok, slow.ok) >= MEASURED and {fast.interval.kind, slow.interval.kind}.isdisjoint(("none", "range"))
+    floor = 0.0 if known else FLOOR
+    return not fast.interval.overlaps(slow.interval) and slow.latency_ms > fast.latency_ms * (1 + floor)
 
 
 def _positive(value: float | None) -> bool:

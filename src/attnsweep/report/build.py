@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from attnsweep.report import html, plots
@@ -11,13 +12,14 @@ from attnsweep.report.csvfile import to_csv
 from attnsweep.report.derive import Derived
 from attnsweep.report.failures import counts, failure_table, failures
 from attnsweep.report.html import Block, Content
+from attnsweep.report.kernels import kernel_table
 from attnsweep.report.load import RESULTS, Loaded, write
 from attnsweep.report.machines import library_table, machine_table
 from attnsweep.report.notes import Footnotes
-from attnsweep.report.summary import latency_table, standings_table, status_table
+from attnsweep.report.summary import best_table, latency_table, standings_table, status_table
 from attnsweep.report.tables import to_markdown
 from attnsweep.report.text import count, markdown
-from attnsweep.report.words import title, verdict
+from attnsweep.report.words import RULE, no_plot, title, verdict
 
 METHOD = (
     "Each measurement ran alone in a process of its own. Outputs are compared with a reference of higher "
@@ -28,8 +30,10 @@ METHOD = (
     "Several processes of one cell: the latency is the median of theirs. With fewer than "
     f"{ENOUGH} processes the interval is the widest one within a process, stretched to the range of the "
     f"processes' medians; from {ENOUGH} on it is the 95 % interval of the median over processes.",
-    "The fastest is bold. Where the intervals of others overlap with it, that is a tie and all of them are "
-    "bold: the data do not say which is faster. Results flagged implausible are shown and not ranked.",
+    f"The fastest is bold. {RULE} Otherwise it is a tie, and all of them are bold: the data do not say which is "
+    "faster. Results flagged implausible or unchecked are shown and not ranked.",
+    "Processes are pooled only where host, GPU, driver, torch, the library's version, timing preset and sweep agree; "
+    "of several such groups the newest counts. Two hosts are two devices.",
     "FLOPs count the visible (query, key) pairs exactly; bytes count every tensor once. Speed-ups are ratios "
     "of latencies in the same case; means of ratios are geometric.",
 )
@@ -45,8 +49,10 @@ def content_of(derived: Derived, loaded: Loaded, drawn: Sequence[plots.Plot]) ->
             title=title(section),
             verdict=verdict(section),
             latency=latency_table(section, notes),
+            best=best_table(section, notes),
             standings=standings_table(section, notes),
             plots=tuple(plot for plot in drawn if plot.section is section),
+            no_plot=no_plot(section),
         )
         for number, section in enumerate(derived.sections, start=1)
     )
@@ -55,6 +61,7 @@ def content_of(derived: Derived, loaded: Loaded, drawn: Sequence[plots.Plot]) ->
         lead=(counts(derived), *_aside(derived, loaded)),
         blocks=blocks,
         legend=tuple(notes.legend()),
+        kernels=kernel_table(derived),
         statuses=status_table(derived),
         failures=tuple(found),
         failure_table=failure_table(found),
@@ -69,6 +76,8 @@ def _aside(derived: Derived, loaded: Loaded) -> list[str]:
     said = []
     if derived.older:
         said.append(f"{count(derived.older, 'record')} of older versions left out (--versions all shows them).")
+    if derived.superseded:
+        said.append(f"{count(derived.superseded, 'record')} superseded by newer measurements of the same left out.")
     if loaded.replaced:
         said.append(f"{count(loaded.replaced, 'record')} replaced by a newer one of the same cell.")
     return said + [f"Not read: {sentence}." for sentence in loaded.unreadable]
@@ -86,12 +95,26 @@ def write_report(derived: Derived, loaded: Loaded, folder: Path) -> Content:
     return content
 
 
+def _images(block: Block, *, winners: bool) -> list[str]:
+    return [
+        f"![{markdown(plot.alt)}](plots/{plot.stem}.png)\n"
+        for plot in block.plots
+        if (plot.kind == "winners") is winners
+    ]
+
+
 def to_summary(content: Content) -> str:
-    """summary.md: every table, with relative links to the plots."""
+    """summary.md: the short tables first, the wide ones after them, with relative links to the plots."""
     parts = [f"# {markdown(content.heading)}\n"]
     parts += [markdown(sentence) + "\n" for sentence in content.lead]
     parts.append("## Verdict\n")
     parts.append("\n".join(f"- **{markdown(one.title)}**: {markdown(one.verdict)}" for one in content.blocks) + "\n")
+    parts.append("## Winners\n")
+    for block in content.blocks:
+        if block.standings.rows:
+            parts.append(to_markdown(block.best))
+            parts.append(to_markdown(replace(block.standings, title="")))
+            parts += _images(block, winners=True)
     parts.append("## Tables\n")
     parts += [to_markdown(block.latency) for block in content.blocks]
     if content.legend:
@@ -100,14 +123,10 @@ def to_summary(content: Content) -> str:
         )
     parts.append("## Plots\n")
     for block in content.blocks:
-        parts += [f"![{markdown(plot.alt)}](plots/{plot.stem}.png)\n" for plot in block.plots if plot.kind != "winners"]
-    parts.append("## Winners\n")
-    for block in content.blocks:
-        if block.standings.rows:
-            parts.append(to_markdown(block.standings))
-            parts += [
-                f"![{markdown(plot.alt)}](plots/{plot.stem}.png)\n" for plot in block.plots if plot.kind == "winners"
-            ]
+        parts += [f"{markdown(block.title)}: {markdown(block.no_plot)}\n"] if block.no_plot else []
+        parts += _images(block, winners=False)
+    parts.append("## Kernels\n")
+    parts.append(to_markdown(content.kernels))
     parts.append("## Failures\n")
     parts.append(to_markdown(content.statuses))
     parts.append(to_markdown(content.failure_table))

@@ -39,7 +39,7 @@ COLUMNS = (
     *("processes", "processes_ok", "timer", "latency_ms", "interval_low_ms", "interval_high_ms", "interval"),
     *("baseline", "speedup", "slowdown", "tflops", "gb_per_s", "tokens_per_s"),
     *_NUMBERS,
-    *("bound", "precision_class", "flags", "hosts", "reason", "command"),
+    *("bound", "precision_class", "flags", "kernels", "hosts", "reason", "command"),
 )
 
 
@@ -99,10 +99,11 @@ def _row(section: Section, case: CaseRow, text: str, rank: int | None) -> dict[s
         "tflops": None if flops is None else flops / 1e12,
         "gb_per_s": None if moved is None else moved / 1e9,
         "tokens_per_s": tokens,
-        **{name: one.number(name) if ok or name in _ERRORS else None for name in _NUMBERS},
+        **{name: one.number(name) if _told(name, ok, case.primary) else None for name in _NUMBERS},
         "bound": " ".join(one.texts("bound")),
         "precision_class": " ".join(one.texts("precision_class")),
         "flags": " ".join(one.marks),
+        "kernels": ";".join(one.kernels),
         "hosts": " ".join(one.texts("hostname")),
         "reason": " / ".join(one.texts("reason")),
         "command": next(iter(one.texts("command")), ""),
@@ -111,6 +112,14 @@ def _row(section: Section, case: CaseRow, text: str, rank: int | None) -> dict[s
 
 #: What an incorrect record carries too.
 _ERRORS = frozenset({"max_abs_err", "rel_l2", "cosine", "err_ratio", "peak_memory_bytes", "workspace_bytes"})
+
+#: What is derived from the primary timer's latency and says nothing where kernel_ms ranks the case.
+_PRIMARY = frozenset({"peak_fraction", "peak_fraction_at_clock", "p10_ms", "p90_ms"})
+
+
+def _told(name: str, ok: bool, primary: bool) -> bool:
+    """Whether a number belongs to a row, by its outcome and by what ranks its case."""
+    return (ok or name in _ERRORS) and (primary or name not in _PRIMARY)
 
 
 def _field(value: Any) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 
 from attnsweep.errors import ConfigError, Status
 from attnsweep.report import labels as naming
-from attnsweep.report.aggregate import Measurement, measure
+from attnsweep.report.aggregate import Measurement, beats, measure
 from attnsweep.report.labels import Label
 from attnsweep.report.load import Row
+from attnsweep.report.pooling import newest_group
 from attnsweep.report.text import line
 
 DEFAULT_BASELINE = "naive"
@@ -51,8 +52,9 @@ class Key:
 class CaseRow:
     """One case: `measured` by label text, `timer` the measure that ranks it, `fastest` those nothing beats.
 
-    `fastest` holds one label where it wins, several where the intervals of others overlap with the lowest
-    latency's (a tie), none where nothing is ranked; the lowest latency comes first.
+    `fastest` holds one label where it wins, several where the lowest latency does not beat the others (a tie), none
+    where nothing is ranked; the lowest latency comes first. `primary` is false where kernel_ms stands in for
+    latencies of different timers.
     """
 
     case: str
@@ -61,6 +63,7 @@ class CaseRow:
     timer: str
     measured: dict[str, Measurement]
     fastest: tuple[str, ...]
+    primary: bool = True
 
     @property
     def ranked(self) -> dict[str, Measurement]:
@@ -83,7 +86,8 @@ class Standing:
     """How one label did over a table: `wins` alone, `ties`, `unopposed` (nothing else is ranked), `cases`.
 
     `speedup` over the baseline is a geometric mean over `speedup_cases`, `slowdown` against the fastest of
-    each case one over `cases`. `complete` says that the label is ranked in every case in which anything is.
+    each case one over `cases`. `complete` says that the label is ranked in every case in which anything is;
+    `marks` are footnotes of the means.
     """
 
     label: Label
@@ -95,6 +99,7 @@ class Standing:
     speedup: float | None
     speedup_cases: int
     slowdown: float
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,13 +129,17 @@ class Section:
 
 @dataclass(frozen=True)
 class Derived:
-    """All sections, the rows behind them with their labels and devices, and how many `older` were left."""
+    """All sections, the rows behind them with their labels and devices, and how many were left aside.
+
+    `older` counts rows of older versions, `superseded` those of older measurements of the same.
+    """
 
     sections: tuple[Section, ...]
     rows: tuple[Row, ...]
     labels: tuple[Label, ...]
     devices: tuple[str, ...]
     older: int
+    superseded: int = 0
 
 
 def derive(rows: list[Row], versions: str = "newest", baseline: str | None = None) -> Derived:
@@ -153,11 +162,32 @@ def derive(rows: list[Row], versions: str = "newest", baseline: str | None = Non
     for index, (row, places) in enumerate(zip(rows, _places(rows, keys), strict=True)):
         for key in places:
             cases[(key, str(row["case"]))].append(index)
-    for (key, _), indices in cases.items():
-        for timer, case in _cases([rows[i] for i in indices], [labels[i] for i in indices]):
+    spoken: set[int] = set()
+    for (key, _), found in cases.items():
+        indices, replaced = _speakers(found, rows, labels)
+        spoken.update(indices)
+        for timer, case in _cases([rows[i] for i in indices], [labels[i] for i in indices], replaced):
             tables[replace(key, timer=timer)].append(case)
     sections = [_section(key, tables[key], wanted) for key in sorted(tables, key=_order)]
-    return Derived(tuple(sections), tuple(rows), tuple(labels), tuple(devices), older)
+    kept = sorted(spoken)
+    return Derived(
+        sections=tuple(sections),
+        rows=tuple(rows[index] for index in kept),
+        labels=tuple(labels[index] for index in kept),
+        devices=tuple(devices[index] for index in kept),
+        older=older,
+        superseded=len(rows) - len(kept),
+    )
+
+
+def _speakers(indices: list[int], rows: list[Row], labels: list[Label]) -> tuple[list[int], frozenset[Label]]:
+    """Of one case's rows those that speak for their labels, and the labels that have older measurements too."""
+    groups: dict[Label, list[int]] = defaultdict(list)
+    for index in indices:
+        groups[labels[index]].append(index)
+    chosen = {label: newest_group([rows[index] for index in its]) for label, its in groups.items()}
+    kept = sorted(groups[label][place] for label, places in chosen.items() for place in places)
+    return kept, frozenset(label for label, places in chosen.items() if len(places) < len(groups[label]))
 
 
 def _key(row: Row, device: str) -> Key:
@@ -186,7 +216,7 @@ def _order(key: Key) -> tuple[str, ...]:
     return (key.device, key.scenario, key.direction, key.dtype, key.cache, key.axis, key.timer)
 
 
-def _cases(rows: list[Row], labels: list[Label]) -> list[tuple[str, CaseRow]]:
+def _cases(rows: list[Row], labels: list[Label], replaced: frozenset[Label]) -> list[tuple[str, CaseRow]]:
     """One case as rows of tables: one where a timer is common to all that is ok, else one for each timer."""
     groups: dict[Label, list[Row]] = defaultdict(list)
     for row, label in zip(rows, labels, strict=True):
@@ -197,9 +227,9 @@ def _cases(rows: list[Row], labels: list[Label]) -> list[tuple[str, CaseRow]]:
         # Where nothing is ok, the timer that the case would have been ranked on is still said.
         planned = sorted({str(row["timer"]) for row in rows if row["timer"]})
         name = timers[0] if timers else planned[0] if len(planned) == 1 else ""
-        return [("", _case(groups, "latency_ms", name))]
+        return [("", _case(groups, "latency_ms", name, replaced))]
     if all(row["kernel_ms"] is not None and row["kernel_ms"] > 0 for row in ok):
-        return [("", _case(groups, "kernel_ms", "kernel"))]
+        return [("", _case(groups, "kernel_ms", "kernel", replaced))]
     split = []
     for timer in timers:
         part: dict[Label, list[Row]] = {}
@@ -207,27 +237,26 @@ def _cases(rows: list[Row], labels: list[Label]) -> list[tuple[str, CaseRow]]:
             mine = [r for r in its if r["status"] != Status.OK or str(r["timer"] or "unknown") == timer]
             if mine:
                 part[label] = mine
-        split.append((timer, _case(part, "latency_ms", timer)))
+        split.append((timer, _case(part, "latency_ms", timer, replaced)))
     return split
 
 
-def _case(groups: dict[Label, list[Row]], column: str, timer: str) -> CaseRow:
-    measured = {label.text: measure(label, rows, column) for label, rows in groups.items()}
+def _case(groups: dict[Label, list[Row]], column: str, timer: str, replaced: frozenset[Label]) -> CaseRow:
+    measured = {
+        label.text: measure(label, rows, column, ("superseded",) if label in replaced else ())
+        for label, rows in groups.items()
+    }
     first = next(iter(groups.values()))[0]
     values = [row["axis_value"] for rows in groups.values() for row in rows if row["axis_value"] is not None]
     fields = {name: first[name] for name in CASE_FIELDS}
-    case = CaseRow(str(first["case"]), fields, values[0] if values else None, timer, measured, ())
+    case = CaseRow(
+        str(first["case"]), fields, values[0] if values else None, timer, measured, (), column == "latency_ms"
+    )
     ranked = case.ranked
     best = next(iter(ranked.values()), None)
     if best is None:
         return case
-    assert best.interval is not None
-    level = [
-        text
-        for text, one in ranked.items()
-        if one is best or (one.interval is not None and one.interval.overlaps(best.interval))
-    ]
-    return replace(case, fastest=tuple(level))
+    return replace(case, fastest=tuple(text for text, one in ranked.items() if one is best or not beats(best, one)))
 
 
 def _section(key: Key, cases: list[CaseRow], wanted: Label | None) -> Section:
@@ -297,6 +326,7 @@ def _standing(label: Label, rankable: list[CaseRow], complete: bool, baseline: s
     unopposed = sum(len(case.ranked) == 1 for case in alone)
     ratios = [case.ratio(text, baseline) for case in mine] if baseline is not None else []
     known = [ratio for ratio in ratios if ratio is not None]
+    used = {version for case in mine for version in case.measured[text].texts("impl_version")}
     return Standing(
         label=label,
         wins=len(alone) - unopposed,
@@ -307,6 +337,7 @@ def _standing(label: Label, rankable: list[CaseRow], complete: bool, baseline: s
         speedup=geometric_mean(known) if known else None,
         speedup_cases=len(known),
         slowdown=geometric_mean([_latency(case, text) / _latency(case, case.fastest[0]) for case in mine]),
+        marks=("mixed versions",) if len(used) > 1 else (),
     )
 
 

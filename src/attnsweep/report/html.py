@@ -12,6 +12,9 @@ from attnsweep.report.plots import Plot
 from attnsweep.report.tables import Table
 from attnsweep.report.text import line, visible
 
+#: Labels from which on a table of latencies is too wide to be read first.
+WIDE = 8
+
 
 @dataclass(frozen=True)
 class Block:
@@ -21,8 +24,15 @@ class Block:
     title: str
     verdict: str
     latency: Table
+    best: Table
     standings: Table
     plots: tuple[Plot, ...]
+    no_plot: str
+
+    @property
+    def wide(self) -> bool:
+        """Whether the latencies have so many columns that the short tables come first."""
+        return len(self.standings.rows) > WIDE
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,7 @@ class Content:
     lead: tuple[str, ...]
     blocks: tuple[Block, ...]
     legend: tuple[tuple[str, str], ...]
+    kernels: Table
     statuses: Table
     failures: tuple[Failure, ...]
     failure_table: Table

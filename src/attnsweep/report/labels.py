@@ -96,7 +96,7 @@ def newest_versions(rows: list[Row], devices: list[str]) -> list[bool]:
 
 
 def device_names(rows: list[Row]) -> list[str]:
-    """The device of each row by name, with its power limit and SM count where the name alone is not enough.
+    """The device of each row by name, with power limit, SM count and host where the name alone is not enough.
 
     A row that does not know them (its library was missing, say) takes those of its GPU, else of its host
     where that has one kind only.
@@ -117,4 +117,11 @@ def device_names(rows: list[Row]) -> list[str]:
             for key in ((name, row["hostname"], row["gpu_uuid"]), (name, row["hostname"])):
                 own = own or kinds[key]
             suffixes[index] += ", " + form.format(next(iter(own)) if len(own) == 1 else "unknown")
-    return [name + suffix for name, suffix in zip(names, suffixes, strict=True)]
+    full = [name + suffix for name, suffix in zip(names, suffixes, strict=True)]
+    hosts: dict[str, set[str]] = defaultdict(set)
+    for row, name in zip(rows, full, strict=True):
+        hosts[name].add(line(row["hostname"]) or "unknown host")
+    return [
+        f"{name} on {line(row['hostname']) or 'unknown host'}" if len(hosts[name]) > 1 else name
+        for row, name in zip(rows, full, strict=True)
+    ]

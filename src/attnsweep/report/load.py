@@ -22,7 +22,7 @@ RESULTS = "results.parquet"
 REPORT = "report"
 
 #: Columns that no table or plot needs; they stay in results.parquet.
-RAW = ("samples_ms", "sample_start_s", "sample_block", "telemetry", "kernel_names", "config")
+RAW = ("samples_ms", "sample_start_s", "sample_block", "telemetry", "config")
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,10 @@ def machine_table(derived: Derived) -> Table:
     rows = tuple(
         (Cell(name), *(Cell(one[name] or "-", dim=not one[name]) for one in described.values())) for name in names
     )
-    columns = (Column(""), *(Column(f"{device} on {host}") for device, host in described))
+    columns = (
+        Column(""),
+        *(Column(device if device.endswith(f" on {host}") else f"{device} on {host}") for device, host in described),
+    )
     return Table("Machines", (), columns, rows)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from string import ascii_lowercase
 
 from attnsweep.report.aggregate import PRECISION, Measurement
-from attnsweep.report.derive import Derived, Section
+from attnsweep.report.derive import Derived, Section, Standing
 from attnsweep.report.text import line
 
 MEANINGS = {
@@ -13,6 +13,9 @@ MEANINGS = {
     "unstable": "the samples did not settle within the time allowed",
     "fallback": "the kernels that ran are not those that the implementation declares",
     "unproven": "the names of the kernels that ran could not be seen",
+    "substituted": "the compiler replaced the formula by another implementation's kernel: see Kernels",
+    "unchecked": "the output was not compared with a reference (check.enabled=false): not ranked",
+    "contended": "the CPU was shared while samples were taken",
     "implausible": "faster than the device's arithmetic or memory allows: not ranked",
     "launch_bound": "launching takes longer than computing",
     "long_call": "one call is longer than a block: one timed call after one untimed",
@@ -21,6 +24,8 @@ MEANINGS = {
     "graph_break": "torch.compile broke the graph: part of it ran eagerly",
     "partial": "some processes of this cell failed: the number is of the others",
     "versions": "the processes ran different versions of the library",
+    "superseded": "older measurements of the same exist (another sweep, machine or software) and are not in the number",
+    "mixed versions": "the mean goes over cases that were measured with different versions of the library",
 }
 
 
@@ -36,12 +41,13 @@ class Footnotes:
             if one.latency_ms is not None
             for mark in one.marks
         }
+        used |= {mark for section in derived.sections for one in section.standings for mark in one.marks}
         ordered = [flag for flag in MEANINGS if flag in used] + sorted(used - set(MEANINGS))
         self._letters = {flag: _letter(index) for index, flag in enumerate(ordered)}
 
-    def of(self, one: Measurement) -> tuple[str, ...]:
-        """The marks of a measurement that has a number."""
-        return tuple(self._letters[mark] for mark in one.marks if mark in self._letters)
+    def of(self, one: Measurement | Standing) -> tuple[str, ...]:
+        """The marks of a measurement that has a number, or of a standing's means."""
+        return tuple(letter for mark, letter in self._letters.items() if mark in one.marks)
 
     def precision(self, section: Section, text: str) -> tuple[str, ...]:
         """The marks of a label that does not compute in the precision of the cases of a table."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-import textwrap
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnsweep.report.aggregate import PRECISION, Measurement
-from attnsweep.report.derive import CaseRow, Derived, Section, Standing
+from attnsweep import metrics
+from attnsweep.case import DTYPES
+from attnsweep.report.aggregate import Measurement
+from attnsweep.report.bars import winner_bars
+from attnsweep.report.captions import names, set_heading
+from attnsweep.report.derive import CaseRow, Derived, Section
 from attnsweep.report.styles import Style, assign, drawable, settings
-from attnsweep.report.text import listing, times, whole
-from attnsweep.report.words import constants, field_value, placed, shown_fields, title
+from attnsweep.report.text import whole
+from attnsweep.report.words import field_value, shown_fields, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,7 +108,7 @@ def _figures(section: Section, styles: dict[str, Style]) -> list[tuple[str, str,
                 alt = f"{measure.axis} against {section.key.axis or 'the axis'}: {title(section)}"
                 made.append((measure.kind, alt, _lines(section, part, measure, styles)))
     if section.standings:
-        made.append(("winners", f"Who is fastest, by how much: {title(section)}", _bars(section, styles)))
+        made.append(("winners", f"Who is fastest, by how much: {title(section)}", winner_bars(section, styles)))
     return made
 
 
@@ -156,7 +159,7 @@ def _lines(section: Section, panels: dict[str, list[CaseRow]], measure: Measure,
     from matplotlib.lines import Line2D
 
     labels = [standing.label.text for standing in section.standings]
-    shown = _names(section)
+    shown = names(section)
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
     legend = 0.55 + 0.073 * max((len(text) for text in shown), default=0)
@@ -177,12 +180,18 @@ def _lines(section: Section, panels: dict[str, list[CaseRow]], measure: Measure,
         ax.set_visible(False)
     for row in grid:
         row[0].set_ylabel(measure.axis)
-    _finish_y(axes[: len(panels)], measure, reached)
-    _set_heading(figure, section, width)
+    peak = _peak(section, measure, max(reached, default=0.0))
+    _finish_y(axes[: len(panels)], measure, [*reached, *([peak] if peak else [])])
+    if peak:
+        _draw_peak(axes[: len(panels)], peak)
+    set_heading(figure, section, width)
     handles = [Line2D([], [], **styles[text].line_options()) for text in labels]
     figure.legend(
         handles,
         shown,
+        title="fastest first",
+        title_fontsize=8.5,
+        alignment="left",
         loc="upper left",
         bbox_to_anchor=(1 - legend / width, 1 - 0.45 / height),
         handlelength=3.2,
@@ -190,50 +199,47 @@ def _lines(section: Section, panels: dict[str, list[CaseRow]], measure: Measure,
     return figure
 
 
+def _peak(section: Section, measure: Measure, highest: float) -> float | None:
+    """The datasheet peak of the section's device in the measure's unit; None where unknown or over 4 x `highest`."""
+    if measure.kind == "latency":
+        return None
+    rows = [row for case in section.rankable for one in case.ranked.values() for row in one.rows]
+    # A row that failed before the GPU was asked knows no SM count: it says nothing against the others' line.
+    lines = {line.name: line for row in rows if (line := metrics.peak(row["gpu_name"], row["sm_count"])) is not None}
+    known = {row["gpu_name"] for row in rows if row["gpu_name"]}
+    if len(lines) != 1 or set(lines) != known:
+        return None
+    line = next(iter(lines.values()))
+    value: float | None = line.gb_per_s
+    if measure.kind == "throughput":
+        # The dtype is text from a record: only what a case can have is looked up.
+        tflops = line.tflops(section.key.dtype) if section.key.dtype in DTYPES else None
+        value = None if tflops is None else tflops * 1e12 / measure.scale
+    return value if value is not None and highest > 0 and value <= 4 * highest else None
+
+
+def _draw_peak(axes: list[Axes], peak: float) -> None:
+    """A thin dashed line across every panel, named in the first."""
+    for number, ax in enumerate(axes):
+        ax.axhline(peak, color="#444444", linewidth=0.8, linestyle=(0, (5, 3)), zorder=1.5)
+        if number == 0:
+            ax.annotate(
+                f"datasheet peak {whole(round(peak))}",
+                (0, peak),
+                xycoords=("axes fraction", "data"),
+                xytext=(3, -2.5),
+                textcoords="offset points",
+                va="top",
+                fontsize=7.5,
+                color="#444444",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+            )
+
+
 def _axis_title(axis: str) -> str:
     """The axis with its unit: every length is in tokens, a resolution in pixels."""
     unit = " (tokens)" if axis.endswith("_len") else " (px)" if axis == "resolution" else ""
     return drawable(axis or "axis", 30) + unit
-
-
-def _names(section: Section) -> list[str]:
-    """The labels of the standings as a plot shows them, all different; a star marks another precision."""
-    names: list[str] = []
-    for standing in section.standings:
-        name, number = drawable(standing.label.text), 1
-        star = " *" if _starred(section, standing.label.text) else ""
-        while name + star in names:
-            number += 1
-            name = f"{drawable(standing.label.text)} #{number}"
-        names.append(name + star)
-    return names
-
-
-def _starred(section: Section, text: str) -> bool:
-    """Whether a label computes in a precision of its own."""
-    native = all(
-        not mark.startswith(PRECISION)
-        for case in section.cases
-        if text in case.measured
-        for mark in case.measured[text].marks
-    )
-    return not native
-
-
-def _heading(section: Section, width: float) -> list[str]:
-    """Title above, what is constant and what the star means below it, wrapped to the figure's width."""
-    room = int((width - 0.3) / 0.085)
-    lines = [drawable(title(section), room)]
-    timer = listing(list(dict.fromkeys(case.timer for case in section.rankable)))
-    below = "; ".join(part for part in (constants(section), f"timer {timer}" if timer else "") if part)
-    if any(_starred(section, one.label.text) for one in section.standings):
-        below += ("; " if below else "") + "* not in the case's own precision"
-    lines += textwrap.wrap(drawable(below, 2 * room), room)
-    return lines
-
-
-def _set_heading(figure: Figure, section: Section, width: float) -> None:
-    figure.suptitle("\n".join(_heading(section, width)), x=0.1 / width, ha="left", fontsize=10)
 
 
 def _panel(
@@ -322,70 +328,3 @@ def _ticks_y(low: float, high: float, log: bool) -> tuple[list[float], list[str]
     ]
     decimals = max(len(f"{tick:.10g}".partition(".")[2]) for tick in ticks) if ticks else 0
     return ticks, [f"{tick:.{decimals}f}" for tick in ticks]
-
-
-def _bars(section: Section, styles: dict[str, Style]) -> Figure:
-    """Horizontal bars, best on top: the speed-up over the baseline, or wins where there is none."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    based = section.baseline is not None
-    shown = [
-        (one, name, float(one.speedup or 0.0) if based else float(one.wins + one.unopposed), _note(section, one))
-        for one, name in zip(section.standings, _names(section), strict=True)
-        if one.speedup is not None or not based
-    ]
-    standings, labels, lengths, notes = zip(*shown, strict=True)
-    left = 0.35 + 0.078 * max(len(text) for text in labels)
-    longest = max([*lengths, 1.0]) * 1.02
-    ends = [4.2 * length / longest + 0.072 * len(note) for length, note in zip(lengths, notes, strict=True)]
-    right = 0.2 + max(0.0, *(end - 4.2 for end in ends))
-    width = left + 4.2 + right
-    above = 0.22 + 0.175 * len(_heading(section, width))
-    height = above + 0.29 * len(labels) + 0.65
-    figure = Figure(figsize=(width, height))
-    top = 1 - above / height
-    ax = figure.add_axes((left / width, 0.52 / height, 4.2 / width, top - 0.52 / height))
-    for place, (one, length) in enumerate(zip(standings, lengths, strict=True)):
-        style = styles[one.label.text]
-        ax.barh(
-            place,
-            length,
-            height=0.68,
-            color=style.colour if style.filled else "white",
-            edgecolor=style.colour,
-            linewidth=1.2,
-            hatch=None if style.filled else "////",
-            alpha=1.0 if one.complete else 0.55,
-        )
-        ax.annotate(
-            notes[place],
-            (length, place),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8.5,
-        )
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set_ylim(len(labels) - 0.4, -0.6)
-    ax.set_xlim(0, longest)
-    ax.grid(visible=False, axis="y")
-    ax.tick_params(axis="y", length=0)
-    if section.baseline is None:
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.set_xlabel("cases won")
-    else:
-        ax.axvline(1.0, color="#444444", linewidth=0.9, linestyle=(0, (2, 2)))
-        ax.set_xlabel(drawable(f"speed-up over {section.baseline} (geometric mean)", 70))
-    _set_heading(figure, section, width)
-    return figure
-
-
-def _note(section: Section, one: Standing) -> str:
-    """What stands at the end of a bar."""
-    total = len(section.cases)
-    if section.baseline is None:
-        return placed(one, total)
-    won = f", {placed(one, total)}" if one.wins + one.unopposed + one.ties else ""
-    over = f" over {one.speedup_cases} of {total}" if one.speedup_cases < total else ""
-    return f"{times(one.speedup)}{over}{won}"

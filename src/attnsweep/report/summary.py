@@ -5,35 +5,57 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from attnsweep.errors import Status
+from attnsweep.report.aggregate import NOT_RANKED
 from attnsweep.report.derive import CaseRow, Derived, Section
 from attnsweep.report.notes import Footnotes
 from attnsweep.report.tables import Cell, Column, Table
-from attnsweep.report.text import digits, times
-from attnsweep.report.words import constants, field_value, half_width, intervals, shown_fields, timers, title
+from attnsweep.report.text import count, digits, times
+from attnsweep.report.words import (
+    constants,
+    field_value,
+    floor,
+    half_width,
+    intervals,
+    shown_fields,
+    timers,
+    title,
+    together,
+)
 
 
 def latency_table(section: Section, footnotes: Footnotes) -> Table:
-    """Cases by labels: latency in ms, its interval and speed-up; the fastest bold."""
+    """Cases by labels, the baseline first and then the fastest: latency in ms, interval, speed-up; the best bold."""
     names = shown_fields(section)
     several = len({case.timer for case in section.cases if case.timer}) > 1
     labels = [standing.label.text for standing in section.standings]
+    labels.sort(key=lambda text: text != section.baseline)
+    peaks = [_of_peak(case) for case in section.cases]
+    peaked = any(peak is not None for peak in peaks)
     columns = [Column(name, number=name != "case") for name in names]
     columns += [Column("timer")] if several else []
-    columns += [Column("fastest")] + [Column(text, number=True) for text in labels]
+    columns += [Column("fastest")] + ([Column("of peak", number=True)] if peaked else [])
+    columns += [Column(text, number=True) for text in labels]
     rows = []
-    for case in section.cases:
+    for case, peak in zip(section.cases, peaks, strict=True):
         row = [Cell(field_value(case, name, section.key.axis)) for name in names]
         row += [Cell(case.timer)] if several else []
         row.append(_fastest(case))
+        row += [Cell("-" if peak is None else f"{digits(100 * peak, 3)}%", dim=peak is None)] if peaked else []
         row += [_latency_cell(case, text, section.baseline, footnotes) for text in labels]
         rows.append(tuple(row))
     notes = [
         "Latency in ms (lower is better), with "
         + (f"the speed-up over {section.baseline} and " if section.baseline else "")
-        + "the interval's half-width in percent of it; the fastest is bold.",
+        + "the interval's half-width in percent of it; the fastest is bold."
+        + (
+            " Of peak: the fastest's share of the datasheet peak, arithmetic or memory, that bounds the case."
+            if peaked
+            else ""
+        ),
         section.baseline_why,
         timers(section),
         intervals(section),
+        floor(section),
         f"All rows: {constants(section)}." if constants(section) else "",
         _absent(section),
     ]
@@ -43,7 +65,13 @@ def latency_table(section: Section, footnotes: Footnotes) -> Table:
 def _fastest(case: CaseRow) -> Cell:
     if not case.fastest:
         return Cell("none", dim=True)
-    return Cell(case.fastest[0]) if len(case.fastest) == 1 else Cell("tie: " + ", ".join(case.fastest))
+    told = together([case.measured[text].label for text in case.fastest])
+    return Cell(told, detail="" if told.startswith("tie: ") else ", ".join(case.fastest[1:]))
+
+
+def _of_peak(case: CaseRow) -> float | None:
+    """The fastest's fraction of the datasheet peak; None where it is not known or belongs to another latency."""
+    return case.measured[case.fastest[0]].number("peak_fraction") if case.fastest and case.primary else None
 
 
 def _latency_cell(case: CaseRow, text: str, baseline: str | None, footnotes: Footnotes) -> Cell:
@@ -70,7 +98,8 @@ def _absent(section: Section) -> str:
     for case in section.cases:
         for text, one in case.measured.items():
             if text not in ranked:
-                why[text][str(one.status) if one.status is not Status.OK else "implausible"] += 1
+                flag = next((mark for mark in one.marks if mark in NOT_RANKED), "no latency")
+                why[text][str(one.status) if one.status is not Status.OK else flag] += 1
     told = [f"{text} ({', '.join(status for status, _ in seen.most_common())})" for text, seen in why.items()]
     return f"Ranked in no case: {', '.join(told)}." if told else ""
 
@@ -95,8 +124,9 @@ def standings_table(section: Section, footnotes: Footnotes, short: bool = False)
         ]
         row += [Cell(str(one.unopposed))] if unopposed else []
         row.append(Cell(f"{one.cases} of {total}", dim=not one.complete))
-        row += [Cell(_mean(one.speedup, one.speedup_cases, total))] if section.baseline else []
-        row.append(Cell(_mean(one.slowdown, one.cases, total)))
+        marks = footnotes.of(one)
+        row += [Cell(_mean(one.speedup, one.speedup_cases, total), marks=marks)] if section.baseline else []
+        row.append(Cell(_mean(one.slowdown, one.cases, total), marks=marks))
         rows.append(tuple(row))
     notes = [
         "Geometric means; an implementation without a result in every case says over how many its mean goes, "
@@ -113,10 +143,11 @@ def _mean(value: float | None, over: int, total: int) -> str:
 
 
 def best_table(section: Section, footnotes: Footnotes) -> Table:
-    """Each case with its fastest implementation and the runner-up, narrow enough for a terminal."""
+    """Each case with its fastest, how many are tied with it, and the first that is beaten; fits a terminal."""
     names = shown_fields(section)
     columns = [Column(name, number=name != "case") for name in names]
-    columns += [Column("fastest"), Column("ms", True)]
+    tied = any(len(case.fastest) > 1 for case in section.cases)
+    columns += [Column("fastest")] + ([Column("tied with")] if tied else []) + [Column("ms", True)]
     columns += [Column("speed-up", True)] if section.baseline else []
     columns += [Column("next"), Column("slower", True)]
     rows = []
@@ -128,17 +159,14 @@ def best_table(section: Section, footnotes: Footnotes) -> Table:
             continue
         best = case.fastest[0]
         marks = footnotes.of(ranked[best])
-        row += [Cell(best, marks=marks, best=len(case.fastest) == 1), Cell(digits(ranked[best].latency_ms))]
+        row.append(Cell(best, marks=marks, best=len(case.fastest) == 1))
+        others = len(case.fastest) - 1
+        row += [Cell(count(others, "other") if others else "-")] if tied else []
+        row.append(Cell(digits(ranked[best].latency_ms)))
         row += [Cell(times(case.ratio(best, section.baseline)))] if section.baseline else []
-        after = next((text for text in ranked if text != best), None)
-        if after is None:
-            row += [Cell("-"), Cell("-")]
-        elif after in case.fastest:
-            others = len(case.fastest) - 2
-            row += [Cell(after + (f" and {others} more" if others else "")), Cell("tie")]
-        else:
-            ratio = case.ratio(best, after)
-            row += [Cell(after), Cell("-" if ratio is None else f"+{digits(100 * (ratio - 1), 2)}%")]
+        after = next((text for text in ranked if text not in case.fastest), None)
+        ratio = None if after is None else case.ratio(best, after)
+        row += [Cell(after or "-"), Cell("-" if ratio is None else f"+{digits(100 * (ratio - 1), 2)}%")]
         rows.append(tuple(row))
     return Table(title(section), (), tuple(columns), tuple(rows))
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cell:
-    """One field: `text`, a smaller `note` after it, and footnote `marks`.
+    """One field: `text`, a smaller `note` after it, and footnote `marks`; `detail` is a note of the page alone.
 
     `best` stands out in bold and colour, `bold` in bold alone; `code` is what a shell is given.
     """
@@ -25,6 +25,7 @@ class Cell:
     bold: bool = False
     dim: bool = False
     code: bool = False
+    detail: str = ""
 
 
 @dataclass(frozen=True)

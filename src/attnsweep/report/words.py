@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from attnsweep.report.aggregate import INTERVALS, Measurement
+from attnsweep.report.aggregate import FLOOR, INTERVALS, MEASURED, Measurement
 from attnsweep.report.derive import CASE_FIELDS, CaseRow, Section, Standing, geometric_mean
+from attnsweep.report.labels import Label
 from attnsweep.report.text import count, digits, line, listing, times, whole
 
 TIMERS = {
@@ -26,6 +27,12 @@ _FAMILY = {
     "head_dim_v": "dim",
 }
 
+
+#: When a difference is a win, in a sentence.
+RULE = (
+    f"A win needs disjoint intervals, and a difference above {100 * FLOOR:g} % where fewer than {MEASURED} processes "
+    "are behind either side or an interval is unknown: the variation between processes was not measured there."
+)
 
 #: Half-width of an interval, as a fraction, from which the verdict warns of its ratios.
 ROUGH = 0.1
@@ -114,6 +121,24 @@ def intervals(section: Section) -> str:
     return f"Intervals: {'; '.join(INTERVALS[kind] for kind in kinds)}." if kinds else ""
 
 
+def floor(section: Section) -> str:
+    """The rule of a win, where it is more than that intervals are disjoint in some case of a table."""
+    able = [one for case in section.cases for one in case.ranked.values()]
+    unsure = any(one.ok < MEASURED or (one.interval and one.interval.kind in ("none", "range")) for one in able)
+    return RULE if unsure and len(section.standings) > 1 else ""
+
+
+def no_plot(section: Section) -> str:
+    """Why a table has no line plot, or not of all of its cases, in a sentence; empty where it has."""
+    cases = section.rankable
+    off = sum(case.axis_value is None for case in cases)
+    if not off:
+        return ""
+    if off == len(cases):
+        return "There is no line plot: the records give no value for an axis."
+    return f"The line plots leave out {count(off, 'case')} without a value for the axis."
+
+
 def half_width(one: Measurement) -> str:
     """The interval's larger side in percent of the latency; empty where there is no interval."""
     side = _side(one)
@@ -144,18 +169,83 @@ def verdict(section: Section) -> str:
     said = _leaders(section)
     ties = [case for case in cases if len(case.fastest) > 1]
     if ties:
-        tied = Counter(text for case in ties for text in case.fastest)
-        names = listing([text for text, _ in tied.most_common()])
-        said.append(
-            f"{len(ties)} of {count(total, 'case')} {'is a tie' if len(ties) == 1 else 'are ties'}"
-            f" (intervals overlap) among {names}"
-        )
+        number = "is a tie" if len(ties) == 1 else "are ties"
+        sentence = f"{len(ties)} of {count(total, 'case')} {number} {_among(section, ties)}"
+        if not said:
+            sentence += _gain(section, _foremost(section, ties))
+        said.append(sentence)
+        if len(said) == 1 and len(ties) == total:
+            said += _next(section, _foremost(section, ties), {text for case in ties for text in case.fastest})
     if any(_unsure(case) for case in cases):
-        said.append("Some of these have no interval: what is close may be a tie")
+        said.append(f"Some of these have no interval: differences above {100 * FLOOR:g} % were taken for real")
     if len(cases) < len(section.cases):
         missing = len(section.cases) - len(cases)
         said.append(f"{count(missing, 'case')} {'has' if missing == 1 else 'have'} no result at all")
     return ". ".join(sentence for sentence in said) + "."
+
+
+def together(labels: list[Label]) -> str:
+    """The labels of a case's `fastest` in a few words; all names only for a pair of different implementations."""
+    first = labels[0]
+    if len(labels) == 1:
+        return first.text
+    if len(labels) == 2 and not _akin(labels):
+        return f"tie: {first.text}, {labels[1].text}"
+    return f"{first.text}, tied with {count(len(labels) - 1, 'other')}"
+
+
+def _akin(labels: list[Label]) -> bool:
+    """Whether the labels are one implementation in different compile modes."""
+    return len({(label.impl, label.variant, label.version) for label in labels}) == 1
+
+
+def _foremost(section: Section, ties: list[CaseRow]) -> str:
+    """The label that is tied for the fastest most often; of equals one with a kernel of its own, then the best."""
+    tied = Counter(text for case in ties for text in case.fastest)
+    borrowed = {text for case in ties for text in case.fastest if "substituted" in case.measured[text].marks}
+    places = {standing.label.text: place for place, standing in enumerate(section.standings)}
+    return min(tied, key=lambda text: (-tied[text], text in borrowed, places[text]))
+
+
+def _among(section: Section, ties: list[CaseRow]) -> str:
+    """Who is tied: both names of a pair, else one name and how many others."""
+    tied = list(dict.fromkeys(text for case in ties for text in case.fastest))
+    if len(tied) == 2 and not _akin([section.labels[text] for text in tied]):
+        return f"among {listing(tied)}"
+    first = _foremost(section, ties)
+    others = [len(case.fastest) - 1 for case in ties if first in case.fastest]
+    upto = "up to " if len(set(others)) > 1 else ""
+    where = f" in {len(others)} of them" if len(others) < len(ties) else ""
+    return f"for the fastest: {first} is tied with {upto}{count(max(others), 'other')}{where}"
+
+
+def _gain(section: Section, text: str) -> str:
+    """How much faster than the baseline a label is, as the end of a sentence; empty where it is not known."""
+    standing = next(one for one in section.standings if one.label.text == text)
+    if standing.speedup is None or section.baseline == text:
+        return ""
+    total = len(section.rankable)
+    over = f" over {standing.speedup_cases} of {total}" if standing.speedup_cases < total else ""
+    return f", {times(standing.speedup)} the speed of {section.baseline} (geometric mean{over})"
+
+
+def _next(section: Section, text: str, leading: set[str]) -> list[str]:
+    """A sentence on the best standing that is not `leading`, against `text`; none unless both have every case."""
+    complete = {standing.label.text for standing in section.standings if standing.complete}
+    after = next((one.label.text for one in section.standings if one.complete and one.label.text not in leading), None)
+    if after is None or text not in complete:
+        return []
+    ratios = [case.ratio(text, after) or 1.0 for case in section.rankable]
+    return [f"Next is {after}, {_behind(geometric_mean(ratios))}"]
+
+
+def _behind(ratio: float) -> str:
+    """How a time compares with the leader's, of which it is `ratio`: a percentage below a tenth."""
+    if ratio >= 1.1:
+        return f"which takes {times(ratio)} its time"
+    if abs(ratio - 1) < 5e-4:
+        return "equally fast in the mean"
+    return f"{digits(100 * abs(ratio - 1), 2)} % {'slower' if ratio > 1 else 'faster in the mean'}"
 
 
 def _unsure(case: CaseRow) -> bool:
@@ -179,15 +269,8 @@ def _leaders(section: Section) -> list[str]:
     said = f"{text} is fastest in {most} of {count(total, 'case')}"
     if leader.ties:
         said += f" and tied for it in {leader.ties}"
-    if leader.speedup is not None and section.baseline != text:
-        over = f" over {leader.speedup_cases} of {total}" if leader.speedup_cases < total else ""
-        said += f", {times(leader.speedup)} the speed of {section.baseline} (geometric mean{over})"
-    sentences = [said]
-    others = [one for one in section.standings if one is not leader and one.complete]
-    if others and leader.complete:
-        ratios = [case.ratio(text, others[0].label.text) or 1.0 for case in section.rankable]
-        behind = times(geometric_mean(ratios))
-        sentences.append(f"Next is {others[0].label.text}, which takes {behind} its time")
+    sentences = [said + _gain(section, text)]
+    sentences += _next(section, text, {text})
     rough = [name for name in dict.fromkeys((text, section.baseline)) if name and _widest(section, name) > ROUGH]
     if rough:
         widths = [f"{name} to ±{digits(100 * _widest(section, name), 2)}%" for name in rough]

@@ -1,0 +1,55 @@
+"""What stands around a plot: its title, what it holds constant, and the names of its lines and bars."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from attnsweep.report.aggregate import PRECISION
+from attnsweep.report.derive import Section
+from attnsweep.report.styles import drawable
+from attnsweep.report.text import listing
+from attnsweep.report.words import constants, title
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def names(section: Section) -> list[str]:
+    """The labels of the standings as a plot shows them, all different; a star marks another precision."""
+    found: list[str] = []
+    for standing in section.standings:
+        name, number = drawable(standing.label.text), 1
+        star = " *" if starred(section, standing.label.text) else ""
+        while name + star in found:
+            number += 1
+            name = f"{drawable(standing.label.text)} #{number}"
+        found.append(name + star)
+    return found
+
+
+def starred(section: Section, text: str) -> bool:
+    """Whether a label computes in a precision of its own."""
+    native = all(
+        not mark.startswith(PRECISION)
+        for case in section.cases
+        if text in case.measured
+        for mark in case.measured[text].marks
+    )
+    return not native
+
+
+def heading(section: Section, width: float) -> list[str]:
+    """Title above, what is constant and what the star means below it, wrapped to the figure's width."""
+    room = int((width - 0.3) / 0.085)
+    lines = [drawable(title(section), room)]
+    timer = listing(list(dict.fromkeys(case.timer for case in section.rankable)))
+    below = "; ".join(part for part in (constants(section), f"timer {timer}" if timer else "") if part)
+    if any(starred(section, one.label.text) for one in section.standings):
+        below += ("; " if below else "") + "* not in the case's own precision"
+    lines += textwrap.wrap(drawable(below, 2 * room), room)
+    return lines
+
+
+def set_heading(figure: Figure, section: Section, width: float) -> None:
+    figure.suptitle("\n".join(heading(section, width)), x=0.1 / width, ha="left", fontsize=10)
