@@ -79,7 +79,7 @@ class _Story:
         with self.stage("import"):
             start = time.monotonic()
             if implementation.module is not None:
-                implementation.library(implementation.module)
+                implementation.require(implementation.module)
             self.columns["import_s"] = time.monotonic() - start
         with self.stage("prepare"):
             call, warm_ms = self._prepare(fw, case, implementation, given, compile_mode)

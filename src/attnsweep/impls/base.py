@@ -157,7 +157,7 @@ class Attention(ABC):
         """A sentence that says what is missing and how to get it."""
         return f"{why}; install it with: pip install {self.distribution or (self.module or '').partition('.')[0]}"
 
-    def library(self, name: str) -> Any:
+    def require(self, name: str) -> Any:
         """Import a module of the implementation's library; raises Missing with how to install it."""
         try:
             return importlib.import_module(name)
@@ -222,7 +222,7 @@ class FunctionAttention(Attention):
 
     def prepare(self, case: Case, device: str) -> Callable[..., Any]:
         assert self.module is not None
-        module = self.library(self.module)
+        module = self.require(self.module)
         function = getattr(module, self.function, None)
         if function is None:
             raise Unsupported(f"{self.module} has no {self.function} in this version")

@@ -14,10 +14,10 @@ class XformersAttention(Attention):
     module = "xformers.ops"
 
     def prepare(self, case: Case, device: str) -> Callable[..., Any]:
-        attend = self.library("xformers.ops").memory_efficient_attention
+        attend = self.require("xformers.ops").memory_efficient_attention
         mask: Any = None
         if case.effective_causal:
-            mask = self.library("xformers.ops.fmha.attn_bias").LowerTriangularFromBottomRightMask()
+            mask = self.require("xformers.ops.fmha.attn_bias").LowerTriangularFromBottomRightMask()
         scale, groups, kv_heads = case.scale, case.group_size, case.num_kv_heads
 
         def call(q: Any, k: Any, v: Any, bias: Any = None) -> Any:
