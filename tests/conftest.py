@@ -1,14 +1,23 @@
-"""For every test: device locks of this run's own, so that a sweep elsewhere on the machine makes no test wait."""
+"""For every test: signals as a terminal has them, and device locks of this run's own."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 
 @pytest.fixture(scope="session", autouse=True)
+def signals_as_in_a_terminal() -> None:
+    """A runner in the background ignores SIGINT, or SIGHUP, and what it starts inherits that; tests send both."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def own_locks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Processes that tests start inherit it."""
+    """A sweep elsewhere on the machine makes no test wait; processes that tests start inherit it."""
     before = os.environ.get("ATTNSWEEP_LOCKS")
     os.environ["ATTNSWEEP_LOCKS"] = str(tmp_path_factory.mktemp("locks"))
     yield
