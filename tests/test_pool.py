@@ -619,3 +619,15 @@ def test_a_sweep_in_another_thread_than_the_main_one_works(tmp_path):
     thread.start()
     thread.join()
     assert ends[0]["ok"].status is Status.OK
+
+
+def test_a_full_temporary_folder_costs_the_cell_and_not_the_sweep(tmp_path, monkeypatch):
+    """Each cell has a TMPDIR of its own; where none can be made the record says so."""
+
+    def full(**options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("attnsweep.pool.slot.tempfile.mkdtemp", full)
+    ends = sweep(tmp_path, cell("ok"))
+    assert ends["ok"].status is Status.ERROR
+    assert "No space left on device" in ends["ok"].reason

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import tempfile
+import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,7 +98,12 @@ class Slot:
 
     def _attempt(self, zygote: Zygote, cell: Cell) -> Seen:
         limits = self._shared.limits
-        temporary = tempfile.mkdtemp(prefix="attnsweep-cell-")
+        try:
+            temporary = tempfile.mkdtemp(prefix="attnsweep-cell-")
+        except OSError as error:
+            now = time.monotonic()
+            why = f"its folder for temporary files cannot be made ({error.strerror})"
+            return Seen(started_at=ending.timestamp(), requested_s=now, ended_s=now, failed=why)
         try:
             with Attempt(
                 zygote,
