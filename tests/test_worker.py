@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from attnsweep import records, worker
-from attnsweep.case import Case
+from cells import resolved
 
 CASE = {
     "batch_size": 2,
@@ -22,33 +22,7 @@ CASE = {
 
 def cell(impl, compile_mode="eager", **fields):
     """A resolved cell on the CPU, timed in a blink."""
-    return {
-        "id": "test",
-        "impl": impl,
-        "variant": "",
-        "compile": {
-            "name": compile_mode,
-            "mode": None if compile_mode == "eager" else compile_mode,
-            "fullgraph": True,
-            "dynamic": False,
-        },
-        "case": Case(**{**CASE, "causal": True, "dtype": "fp32", **fields}).to_dict(),
-        "timing": {
-            "name": "test",
-            "target": 0.5,
-            "min_blocks": 6,
-            "min_time_s": 0.0,
-            "time_cap_s": 0.2,
-            "max_samples": 100,
-            "block_ms": 10.0,
-            "rest_ms": 20.0,
-            "cache": "cold",
-        },
-        "check": {"enabled": True, "forward_factor": 2.0, "backward_factor": 3.0},
-        "seed": 0,
-        "replicate": 0,
-        "device": {"kind": "cpu", "uuid": "cpu", "name": "test"},
-    }
+    return resolved(impl, {**CASE, "causal": True, "dtype": "fp32", **fields}, compile_mode)
 
 
 def fake(deed):

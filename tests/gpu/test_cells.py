@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from attnsweep.case import Case
+from cells import resolved
 
 pytestmark = pytest.mark.gpu
 CONF = Path(__file__).parents[2] / "conf/impl"
@@ -18,33 +18,10 @@ CASE = {"batch_size": 1, "q_len": 2048, "kv_len": 2048, "num_heads": 16, "num_kv
 
 def run(name, tmp_path, compile_mode="eager", environment=None, **fields):
     """The outcome of one cell by hand, in a process of its own."""
-    cell = {
-        "id": "gpu",
-        "impl": OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml")),
-        "variant": "",
-        "compile": {
-            "name": compile_mode,
-            "mode": None if compile_mode == "eager" else compile_mode,
-            "fullgraph": True,
-            "dynamic": False,
-        },
-        "case": Case(**{**CASE, "head_dim_v": 128, "dtype": "bf16", **fields}).to_dict(),
-        "timing": {
-            "name": "test",
-            "target": 0.01,
-            "min_blocks": 6,
-            "min_time_s": 0.1,
-            "time_cap_s": 2.0,
-            "max_samples": 1000,
-            "block_ms": 10.0,
-            "rest_ms": 20.0,
-            "cache": "cold",
-        },
-        "check": {"enabled": True, "forward_factor": 2.0, "backward_factor": 3.0},
-        "seed": 0,
-        "replicate": 0,
-        "device": {"kind": "cuda", "uuid": "test", "name": "test"},
-    }
+    impl = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    case = {**CASE, "head_dim_v": 128, "dtype": "bf16", **fields}
+    sampling = {"target": 0.01, "min_time_s": 0.1, "time_cap_s": 2.0, "max_samples": 1000}
+    cell = resolved(impl, case, compile_mode, "cuda", **sampling)
     path = tmp_path / f"{name}.json"
     path.write_text(json.dumps(cell))
     done = subprocess.run(

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from resource import RUSAGE_SELF, getrusage
 from typing import Any, Callable
 
 from attnsweep.frameworks import Framework
+from attnsweep.timing import contention
 from attnsweep.timing.statistics import median, quantile
 from attnsweep.timing.stopping import IntervalRule
 from attnsweep.timing.timers import Clock, EventsTimer, HostTimer, Timer
 
 #: Calls of the host's clock beside the primary timer, and the longest they may take together.
 _HOST_CALLS, _HOST_S = 10, 0.1
-
-
-#: Involuntary context switches a second, of all threads, above which a CPU was shared while samples were taken: two
-#: busy neighbours on two cores give some 500, none some 10.
-_PREEMPTIONS_PER_S = 100
 
 
 def latency(
@@ -44,11 +39,11 @@ def latency(
             walls += host.block().samples_ms
         columns["host_ms"] = median(walls)
     else:
-        preempted = getrusage(RUSAGE_SELF).ru_nivcsw
-        begin = clock.monotonic()
+        waited, begin = contention.waited_s(), clock.monotonic()
         columns = sample(host, clock, _rule(options))
-        preempted = getrusage(RUSAGE_SELF).ru_nivcsw - preempted
-        if preempted > _PREEMPTIONS_PER_S * (clock.monotonic() - begin):
+        after = contention.waited_s()
+        known = waited is not None and after is not None
+        if known and after - waited > contention.SHARED * (clock.monotonic() - begin):
             columns["flags"].append("contended")
         columns["host_ms"] = columns["latency_ms"]
     return columns
