@@ -25,3 +25,8 @@ def waited_s(tasks: Path = Path("/proc/self/task")) -> float | None:
             return None
         found = True
     return total / 1e9 if found else None
+
+
+def shared(before_s: float | None, after_s: float | None, window_s: float) -> bool:
+    """Whether two readings of `waited_s` say that the CPU was shared in the window between them."""
+    return before_s is not None and after_s is not None and after_s - before_s > SHARED * window_s

@@ -41,9 +41,7 @@ def latency(
     else:
         waited, begin = contention.waited_s(), clock.monotonic()
         columns = sample(host, clock, _rule(options))
-        after = contention.waited_s()
-        known = waited is not None and after is not None
-        if known and after - waited > contention.SHARED * (clock.monotonic() - begin):
+        if contention.shared(waited, contention.waited_s(), clock.monotonic() - begin):
             columns["flags"].append("contended")
         columns["host_ms"] = columns["latency_ms"]
     return columns
