@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from attnsweep import environment, identity, impls, plan
+from attnsweep import environment, impls, overrides, plan
 from attnsweep.compose import Combination
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError, Status
@@ -670,7 +670,7 @@ def test_a_value_in_a_command_is_read_back_by_hydra_as_it_was(value: Any) -> Non
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
-    line = f"key={identity.hydra_value(value)}"
+    line = f"key={overrides.literal(value)}"
     read = OverridesParser.create().parse_override(line).value()
     got = OmegaConf.to_container(OmegaConf.create({"key": read}))
     assert got == {"key": value}

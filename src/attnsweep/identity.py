@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from attnsweep.overrides import literal
+
 #: Longest parts of an id; with separators, replicate and hash below 180 bytes, so that the temporary file
 #: name that a record is first written under stays below 200.
 _LONGEST = {"impl": 32, "variant": 24, "compile": 28, "case": 72}
@@ -108,28 +110,5 @@ def command(
     words += [text for text in overrides if text not in added.values()]
     for key, value in values.items():
         plus = "+" * (len(added.get(key, "")) - len(added.get(key, "").lstrip("+")))
-        words.append(f"{plus}{key}={hydra_value(value)}")
+        words.append(f"{plus}{key}={literal(value)}")
     return shlex.join(["attnsweep", *words, *flags])
-
-
-def hydra_value(value: Any) -> str:
-    """A value as Hydra's override grammar reads it back."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return repr(value)
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(hydra_value(one) for one in value) + "]"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{hydra_value(one)}" for key, one in value.items()) + "}"
-    text = str(value)
-    # Bare where the grammar keeps it a string; else quoted, with \' for a quote and \\ before it doubled
-    if re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", text) and text.lower() not in _WORDS:
-        return text
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
-
-
-#: Text that the grammar would read as something else.
-_WORDS = frozenset({"null", "true", "false", "nan", "inf"})

@@ -89,6 +89,10 @@ def params_lines(params: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+#: Text that the grammar would read as something else.
+_WORDS = frozenset({"null", "true", "false", "nan", "inf"})
+
+
 def literal(value: Any) -> str:
     """The value in the grammar of Hydra's overrides, so that parsing it gives the value back."""
     if value is None:
@@ -102,13 +106,8 @@ def literal(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(literal(one) for one in value) + "]"
     text = str(value)
-    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", text) and text.lower() not in (
-        "null",
-        "true",
-        "false",
-        "nan",
-        "inf",
-    ):
+    # Bare where the grammar keeps it a string; else quoted, with \' for a quote and the \ before it doubled.
+    if re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", text) and text.lower() not in _WORDS:
         return text
     return "'" + re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), text) + "'"
 

@@ -1,4 +1,4 @@
-"""Who runs when and where: one thread for each device, its lock, and the sweep's own end."""
+"""The pool: the queue of cells, one thread and one lock for each device, and the sweep's own end."""
 
 from __future__ import annotations
 
