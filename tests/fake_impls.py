@@ -8,10 +8,14 @@ import time
 
 from attnsweep.errors import CompileError, Missing, Unsupported
 from attnsweep.impls import Attention
+from attnsweep.impls.masks import dense
 from attnsweep.impls.naive import NaiveAttention
 
 #: Long enough that a deadline always comes first.
 FOREVER_S = 600
+
+#: What a test turns on in the middle of a cell, to make compiled code stale.
+SWITCHED = False
 
 
 class Fake(NaiveAttention):
@@ -23,6 +27,7 @@ class Fake(NaiveAttention):
 
     def prepare(self, case, device):
         right = super().prepare(case, device)
+        self.mask = dense(case, device)
         deed = getattr(self, f"do_{self.deed}", None)
         if deed is not None:
             deed()
@@ -51,11 +56,58 @@ class Fake(NaiveAttention):
         q.mul_(0.5)
         return right(q, k, v)
 
+    def scores(self, q, k):
+        """Scaled and masked, in fp32; no grouped heads."""
+        found = q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5
+        return found if self.mask is None else found.masked_fill(~self.mask, float("-inf"))
+
+    def call_overflows(self, right, q, k, v):
+        # No maximum is taken away, and fp16 ends at exp(11)
+        weights = self.scores(q, k).exp().half().float()
+        return (weights @ v.float() / weights.sum(dim=-1, keepdim=True)).to(q.dtype)
+
+    def call_forgets_to_rescale(self, right, q, k, v):
+        # An online softmax over eight keys at a time: its maximum moves on when the scores outgrow it by 8, and what
+        # was summed up before stays as it is
+        maximum, total, out = None, 0, 0
+        for scores, values in zip(self.scores(q, k).split(8, dim=-1), v.float().split(8, dim=-2)):
+            top = scores.amax(dim=-1, keepdim=True)
+            maximum = top if maximum is None else top.where(top > maximum + 8, maximum)
+            weights = (scores - maximum).exp()
+            total = total + weights.sum(dim=-1, keepdim=True)
+            out = out + weights @ values
+        return (out / total).to(q.dtype)
+
+    def call_rounds_k_to_int8(self, right, q, k, v):
+        step = k.detach().abs().amax(dim=-1, keepdim=True) / 127
+        return right(q, k + ((k.detach() / step).round() * step - k.detach()), v)
+
     def call_two_outputs(self, right, q, k, v):
         return right(q, k, v), None
 
     def call_raises(self, right, q, k, v):
         raise ValueError("the kernel said [bold]no[/bold] <script>")
+
+    def call_prints(self, right, q, k, v):
+        print("from the middle of it")
+        return right(q, k, v)
+
+    def call_prints_in_a_loop(self, right, q, k, v):
+        for _ in range(2):
+            out = right(q, k, v)
+            print("from the middle of it")
+        return out
+
+    def call_branches_on_data(self, right, q, k, v):
+        return right(q, k, v) if q.sum() < 1e9 else q
+
+    def call_follows_a_switch(self, right, q, k, v):
+        return right(q, k, v) if not SWITCHED else right(q, k, v) + 0
+
+    def call_by_hand(self, right, q, k, v):
+        # Inductor knows no such formula, so the products stay products
+        weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).exp()
+        return weights @ v / weights.sum(dim=-1, keepdim=True)
 
     def do_missing(self):
         raise Missing("no such library; install it with: pip install nothing")

@@ -24,7 +24,7 @@ def run(payload: Payload, emit: Emit) -> Any:
 
 def outcome(**columns: Any) -> dict[str, Any]:
     """A worker's outcome of status ok."""
-    return {"status": "ok", "reason": None, "traceback": None, "stages": {}, "window": None, "columns": columns}
+    return {"status": "ok", "reason": None, "traceback": None, "stages": {}, "windows": {}, "columns": columns}
 
 
 def ok(payload: Payload, emit: Emit) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def measured(latency_ms: float = 0.5, **columns: Any) -> dict[str, Any]:
         "reason": None,
         "traceback": None,
         "stages": {"import": 0.1, "inputs": 0.2, "prepare": 0.3, "timing": 0.4},
-        "window": [101.0, 102.0],
+        "windows": {"burst": [101.0, 102.0]},
         "columns": {"timer": "events", "latency_ms": latency_ms, "flags": [], **columns},
     }
 
@@ -95,7 +95,7 @@ def failed(status: Status, reason: str = "it broke", **columns: Any) -> dict[str
         "reason": reason,
         "traceback": "Traceback (most recent call last):\nValueError: it broke\n",
         "stages": {"import": 0.1},
-        "window": None,
+        "windows": {},
         "columns": columns,
     }
 

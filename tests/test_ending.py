@@ -80,6 +80,12 @@ def test_a_timeout_shows_the_traceback_and_not_what_was_printed_before():
     assert decide(seen, timeout_s=1, cap_bytes=1).traceback == "progress 1"
 
 
+def test_what_was_seen_beside_the_cell_goes_on_with_its_end():
+    """Flags for the record, and the time that seeing them took."""
+    end = decide(Seen(outcome=OK, flags=frozenset({"gpu_busy"}), looked_s=0.1), timeout_s=1, cap_bytes=1)
+    assert (end.flags, end.looked_s) == ({"gpu_busy"}, 0.1)
+
+
 def test_a_cell_without_a_process_took_no_time():
     """Its record still says when."""
     end = without_process(Status.MISSING, "no torch", None)

@@ -75,6 +75,18 @@ def test_layouts_hold_the_same_elements():
         assert other.is_contiguous()
 
 
+@pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
+def test_peaky_inputs_are_the_same_with_a_larger_q(dtype):
+    """Exactly, in every dtype, and no score of fp16 overflows before it is scaled, however the signs fall."""
+    problem = case(direction="bwd", dtype=dtype, kv_len=4096)
+    plain, peaky = (make(Torch(CPU), problem, 3) for make in (inputs.make, inputs.make_peaky))
+    assert torch.equal(peaky.q.double(), 8 * plain.q.double())
+    for one, other in zip((plain.k, plain.v, plain.cotangent), (peaky.k, peaky.v, peaky.cotangent), strict=True):
+        assert torch.equal(one, other)
+    assert 3 < plain.k.abs().max() <= 4
+    assert torch.finfo(torch.float16).max > inputs.PEAK * 4 * 4 * 256
+
+
 def test_a_bias_is_one_matrix_a_head_and_only_where_asked_for():
     """(1, heads, queries, keys), handed to the implementation as a fourth argument."""
     given = inputs.make(Numpy(), case(bias="dense"), 0)

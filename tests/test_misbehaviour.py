@@ -17,6 +17,7 @@ DEEDS = {
     "ok": "ok",
     "wrong": "incorrect",
     "not_finite": "incorrect",
+    "forgets_to_rescale": "incorrect",
     "raises": "error",
     "system_exit": "error",
     "missing": "missing",
@@ -90,6 +91,7 @@ def test_reasons_say_what_happened(sweep):
     assert "7" in rows["os_exit"]["reason"]
     assert "do_hang" in rows["hang"]["traceback"]
     assert rows["wrong"]["max_abs_err"] > 0.1
+    assert rows["forgets_to_rescale"]["reason"].startswith("after timing")
     assert "pip install nothing" in rows["missing"]["reason"]
     assert "do_eat_memory" in rows["eat_memory"]["traceback"]
 

@@ -108,6 +108,7 @@ def test_a_cell_carries_what_its_record_and_its_worker_need(tmp_path: Path) -> N
         "causal": True,
         "flops": 4.0 * 4 * 16 * 32 * 33 / 2,
         "bytes": 4.0 * 4 * 32 * 16 * 4,
+        "timer": "graph",
         "device": "cuda",
         "device_name": "NVIDIA H200",
         "gpu_name": "NVIDIA H200",
@@ -115,6 +116,22 @@ def test_a_cell_carries_what_its_record_and_its_worker_need(tmp_path: Path) -> N
         "power_limit_w": 700.0,
     }
     assert {name: values[name] for name in expected} == expected
+
+
+def test_a_cell_knows_the_primary_timer_of_its_case(tmp_path: Path) -> None:
+    """On a GPU by the case's size, so that a failure's record names it too; on a CPU there is one."""
+    small, large = (combination(scenario=one_case(seq_len=length, dtype="bf16")) for length in (32, 65536))
+    assert [only(tmp_path, one, GPU).columns["timer"] for one in (small, large)] == ["graph", "events"]
+    assert [only(tmp_path, one).columns["timer"] for one in (small, large)] == ["host", "host"]
+
+
+def test_a_ceiling_is_planned_with_its_own_work(tmp_path: Path) -> None:
+    """The FLOPs of its product and the bytes that it moves, not the case's."""
+    target = "attnsweep.impls.ceilings.MatmulCeiling"
+    one = combination(impl=impl("ceiling_matmul", _target_=target), scenario=one_case())
+    columns = only(tmp_path, one, GPU).columns
+    assert columns["flops"] == 2.0 * 128**3
+    assert columns["bytes"] == 3.0 * 128**2 * 4
 
 
 def test_a_plan_without_cells_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import venv
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pytest
 import processes
 from attnsweep.devices import Device
 from attnsweep.errors import AttnsweepError, Status
-from attnsweep.pool import Pool, Queue, slot
+from attnsweep.pool import Pool, Queue, neighbours, slot
 from processes import BARE, cell, running, survivors, sweep, wait_for
 
 TESTS = Path(__file__).parent
@@ -398,27 +399,134 @@ def test_openblas_is_left_alone_where_the_user_says_nothing(tmp_path, monkeypatc
     assert "OPENBLAS_NUM_THREADS" not in environ
 
 
-def test_a_gpu_is_made_visible_by_its_uuid(tmp_path, monkeypatch):
+class FakeSensors:
+    """Sensors of a GPU on which a test's functions say who is; `looks` has what was alive at each look."""
+
+    processes = staticmethod(lambda: 0)
+    percent = staticmethod(lambda: 0)
+
+    def __init__(self, uuid):
+        self.uuid, self.closed, self.looks = uuid, False, []
+
+    def sample(self):
+        return {"time_s": 1.0, "throttle": []}
+
+    def compute_processes(self):
+        self.looks.append(("processes", len(survivors(os.environ[processes.MARKER]))))
+        return self.processes()
+
+    def utilization(self):
+        self.looks.append(("percent", len(survivors(os.environ[processes.MARKER]))))
+        return self.percent()
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The fake sensors that slots open, in order; none is left open."""
+    made = []
+    monkeypatch.setattr(slot, "Sensors", lambda uuid: made.append(FakeSensors(uuid)) or made[-1])
+    monkeypatch.setattr(neighbours, "_BUSY_S", 0.05)
+    monkeypatch.setattr(neighbours, "_BUSY_AGAIN_S", 0.01)
+    yield made
+    assert all(sensors.closed for sensors in made)
+
+
+GPU = Device(kind="cuda", uuid="GPU-1234", name="a GPU")
+
+
+def test_a_gpu_is_made_visible_by_its_uuid(tmp_path, opened):
     """And its sensors are read all along."""
-    closed = []
-
-    class Sensors:
-        def __init__(self, uuid):
-            self.uuid = uuid
-
-        def sample(self):
-            return {"time_s": 1.0, "throttle": []}
-
-        def close(self):
-            closed.append(self.uuid)
-
-    monkeypatch.setattr(slot, "Sensors", Sensors)
-    gpu = Device(kind="cuda", uuid="GPU-1234", name="a GPU")
-    ends = sweep(tmp_path, cell("look"), cell("hang", timeout_s=0.3), devices=(gpu,))
+    ends = sweep(tmp_path, cell("look"), cell("hang", timeout_s=0.3), devices=(GPU,))
     assert ends["look"].outcome["columns"]["environ"]["CUDA_VISIBLE_DEVICES"] == "GPU-1234"
     # 300 ms at one reading each 20 ms, on a machine that may be busy
     assert 5 <= len(ends["hang"].telemetry) <= 40
-    assert closed == ["GPU-1234"]
+    assert [sensors.uuid for sensors in opened] == ["GPU-1234"]
+    assert [end.flags for end in ends.values()] == [frozenset()] * 2
+
+
+def test_others_are_looked_for_while_nothing_of_ours_can_be_on_the_gpu(tmp_path, opened):
+    """For work before the first zygote; for processes with one zygote, which has no GPU, before and after each cell."""
+    daemon = cell("daemon", marker=str(tmp_path / "pid"), then="segfault")
+    sweep(tmp_path, cell("ok"), daemon, cell("hang", timeout_s=0.1), devices=(GPU,))
+    assert opened[0].looks == [("percent", 0)] + [("processes", 1)] * 6
+
+
+def test_a_foreign_process_flags_each_cell_beside_it_and_is_said_once(tmp_path, opened, monkeypatch):
+    """One that was there before, for a GPU and a sweep; a second sweep says it again."""
+    said = []
+    monkeypatch.setattr(FakeSensors, "processes", staticmethod(lambda: 2))
+    monkeypatch.setattr(neighbours, "_LISTED_S", 0.02)
+    for _ in range(2):
+        ends = sweep(tmp_path, cell("ok"), cell("segfault"), devices=(GPU,), waiting=said.append)
+        assert [end.flags for end in ends.values()] == [{"foreign_process"}] * 2
+        # What is known before a cell is not waited for after it
+        assert [end.looked_s for end in ends.values()] == [0.0] * 2
+    assert (
+        said
+        == ["a GPU (GPU-1234) is used by 2 processes that are not this sweep's: cells get the flag foreign_process"] * 2
+    )
+
+
+def test_a_foreign_process_that_came_during_a_cell_flags_that_cell(tmp_path, opened, monkeypatch):
+    """And not the one before it, nor the one after it has gone."""
+    came = tmp_path / "came"
+    monkeypatch.setattr(FakeSensors, "processes", staticmethod(lambda: int(came.exists())))
+    said = []
+    ends = sweep(
+        tmp_path,
+        cell("ok", name="before"),
+        cell("hang", name="during", marker=str(came), timeout_s=0.1),
+        cell("ok", name="after"),
+        devices=(GPU,),
+        finished=lambda one, end: came.unlink(missing_ok=True),
+        waiting=said.append,
+    )
+    assert {name: set(end.flags) for name, end in ends.items()} == {
+        "before": set(),
+        "during": {"foreign_process"},
+        "after": set(),
+    }
+    assert len(said) == 1
+    assert "1 process that is not this sweep's" in said[0]
+
+
+def test_a_cell_that_the_driver_lists_a_while_after_its_death_is_not_foreign(tmp_path, opened, monkeypatch):
+    """It is looked again, and the waiting is no time of the cell."""
+    listed = iter([0, 1, 1, 1, 0])
+    monkeypatch.setattr(FakeSensors, "processes", staticmethod(lambda: next(listed)))
+    monkeypatch.setattr(neighbours, "_LISTED_S", 20.0)
+    monkeypatch.setattr(neighbours, "_LISTED_AGAIN_S", 0.1)
+    said, told = [], []
+    end = sweep(
+        tmp_path,
+        cell("ok"),
+        devices=(GPU,),
+        waiting=said.append,
+        finished=lambda one, end: told.append(time.monotonic()),
+    )["ok"]
+    assert end.flags == frozenset()
+    assert said == []
+    assert 0.3 <= end.looked_s <= told[0] - end.ended_s
+
+
+def test_a_process_of_ours_that_cannot_be_killed_is_not_called_foreign(tmp_path, opened, monkeypatch):
+    """It is why the device is retired; nobody looks any more."""
+    monkeypatch.setattr(slot.Zygote, "close", unkillable(slot.Zygote.close))
+    end = sweep(tmp_path, cell("kill_zygote"), devices=(GPU,))["kill_zygote"]
+    assert end.flags == frozenset()
+    assert [what for what, _ in opened[0].looks] == ["percent", "processes"]
+
+
+def test_a_gpu_that_stays_busy_before_the_sweep_flags_all_its_cells(tmp_path, opened, monkeypatch):
+    """It is said once, with how busy."""
+    monkeypatch.setattr(FakeSensors, "percent", staticmethod(lambda: 37))
+    said = []
+    ends = sweep(tmp_path, cell("ok"), cell("segfault"), devices=(GPU,), waiting=said.append)
+    assert [end.flags for end in ends.values()] == [{"gpu_busy"}] * 2
+    assert said == ["a GPU (GPU-1234) was busy before this sweep used it (37 %): its cells get the flag gpu_busy"]
 
 
 def test_equal_seeds_give_equal_numbers_and_others_do_not(tmp_path):

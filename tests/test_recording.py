@@ -14,7 +14,7 @@ from attnsweep.errors import Status
 from attnsweep.plan import Cell
 from attnsweep.pool.ending import Ending
 from attnsweep.records import MEASURED, Record
-from sweeps import CPU, GPU, combination, ending, failed, measured, one_case, settings
+from sweeps import CPU, GPU, combination, ending, failed, impl, measured, one_case, settings
 
 HOME = os.path.expanduser("~")
 
@@ -198,6 +198,129 @@ def test_the_highest_clock_decides_what_can_be(tmp_path: Path) -> None:
     values = write(tmp_path, ending(measured(at_1900, sm_count=132), telemetry=readings), **one)
     assert values["flags"] == []
     assert values["peak_fraction_at_clock"] > 1
+
+
+@pytest.mark.parametrize(("block_clock", "flags"), [([1980.0, 1400.0], []), ([1400.0, 1401.0], ["implausible"])])
+def test_the_gpus_own_counters_have_a_say_in_what_can_be(
+    tmp_path: Path, block_clock: list[float], flags: list[str]
+) -> None:
+    """NVML reads every 20 ms and may miss the clock of a block."""
+    one = {"num_heads": 32, "head_dim": 128, "seq_len": 4096, "dtype": "bf16", "causal": False}
+    flops = 4 * 32 * 4096 * 4096 * 128
+    at_1900 = flops / (4096 * 132 * 1.9e9) * 1e3
+    outcome = measured(at_1900, sm_count=132, block_clock_mhz=block_clock, burst_clock_mhz=1950.0)
+    values = write(tmp_path, ending(outcome, telemetry=[sample(101.5, 1400.0)]), **one)
+    assert values["flags"] == flags
+    assert values["peak_fraction_at_clock"] == pytest.approx(1900 / 1950)
+    assert values["sm_clock_mhz"] == 1400.0
+
+
+def loaded(sustained_ms: float | None = 0.5, **columns: Any) -> dict[str, Any]:
+    """An outcome whose steady load lasted from 101.5 to 102.5 s of the clock, after the burst."""
+    outcome = measured(0.4, sustained_ms=sustained_ms, **columns)
+    return {**outcome, "windows": {"burst": [100.5, 101.0], "load": [101.5, 102.5]}}
+
+
+def counted(watts: float, step_s: float = 0.1, begin_s: float = 100.0, end_s: float = 103.0) -> list[dict[str, Any]]:
+    """Readings every 20 ms of a GPU at `watts` whose energy counter moves every `step_s`; power_w says 500."""
+    times = [begin_s + 0.02 * number for number in range(round((end_s - begin_s) / 0.02) + 1)]
+    steps = [int((time_s - begin_s) / step_s + 1e-6) for time_s in times]
+    return [
+        sample(time_s, energy_mj=7e12 + step * step_s * watts * 1e3) for time_s, step in zip(times, steps, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("step_s", [0.02, 0.1, 0.3])
+def test_energy_per_call_is_the_slope_of_the_counter_times_the_sustained_latency(tmp_path: Path, step_s: float) -> None:
+    """Between the first and the last reading at which it had moved: 600 W for 0.5 ms, however coarse its steps."""
+    values = write(tmp_path, ending(loaded(0.5), telemetry=counted(600.0, step_s)))
+    assert values["energy_mj"] == pytest.approx(300.0)
+    assert values["load_power_w"] == pytest.approx(500.0)
+    assert values["telemetry"][0]["energy_mj"] == 7e12
+
+
+def test_only_the_steady_load_counts_for_energy(tmp_path: Path) -> None:
+    """What the GPU drew before the window and after it is another matter."""
+    before, during = counted(100.0, end_s=101.5), counted(600.0, begin_s=101.5, end_s=102.5)
+    values = write(tmp_path, ending(loaded(0.5), telemetry=[*before, *during, *counted(90.0, begin_s=102.6)]))
+    assert values["energy_mj"] == pytest.approx(300.0)
+
+
+@pytest.mark.parametrize("step_s", [0.7, 5.0, None])
+def test_without_a_counter_that_moves_twice_energy_comes_from_the_mean_power(
+    tmp_path: Path, step_s: float | None
+) -> None:
+    """One step, none, or a GPU that has no counter."""
+    readings = counted(600.0, step_s) if step_s else [sample(101.6), sample(102.0, power_w=700.0)]
+    values = write(tmp_path, ending(loaded(0.5), telemetry=readings))
+    assert values["load_power_w"] == pytest.approx(500.0 if step_s else 600.0)
+    assert values["energy_mj"] == pytest.approx(0.5 * values["load_power_w"])
+
+
+def test_the_load_has_throttle_reasons_of_its_own_and_no_flag(tmp_path: Path) -> None:
+    """It is expected to be capped; only the burst is judged."""
+    readings = [sample(100.7, 1980.0), sample(102.0, 1500.0, ("sw_power_cap",), power_w=690.0)]
+    values = write(tmp_path, ending(loaded(), telemetry=readings))
+    assert (values["throttle"], values["load_throttle"]) == ([], ["sw_power_cap"])
+    assert (values["power_w"], values["load_power_w"]) == (500.0, 690.0)
+    assert values["sm_clock_mhz"] == 1980.0
+    assert values["flags"] == []
+
+
+def test_a_load_that_gave_no_latency_gives_no_energy(tmp_path: Path) -> None:
+    """Nor power nor reasons; the same where nothing was read meanwhile, and for a cell that failed."""
+    under_load = ("energy_mj", "load_power_w", "load_throttle")
+    for end in (
+        ending(loaded(None), telemetry=counted(600.0)),
+        ending(loaded(0.5), telemetry=counted(600.0, end_s=101.4)),
+        ending({**loaded(0.5), "status": "incorrect", "reason": "it is wrong"}, telemetry=counted(600.0)),
+        ending(measured(sustained_ms=0.5), telemetry=counted(600.0)),
+    ):
+        values = write(tmp_path, end)
+        assert [values[name] for name in under_load] == [None] * 3
+
+
+def test_what_the_slot_saw_of_others_is_flagged(tmp_path: Path) -> None:
+    """Beside what the worker saw, and for a failure as well."""
+    seen = frozenset({"foreign_process", "gpu_busy"})
+    values = write(tmp_path, ending(measured(flags=["unproven"]), flags=seen))
+    assert values["flags"] == ["foreign_process", "gpu_busy", "unproven"]
+    assert write(tmp_path, ending(failed(Status.CRASHED), flags=seen))["flags"] == sorted(seen)
+
+
+def test_looking_for_others_is_no_time_of_the_cell(tmp_path: Path) -> None:
+    """3.5 s from the request to the record, 0.2 s of them spent waiting for the driver's list."""
+    values = write(tmp_path, ending(measured(), looked_s=0.2), now=103.5)
+    assert values["wall_s"] == pytest.approx(3.3)
+    assert values["overhead_s"] == pytest.approx(2.3)
+
+
+@pytest.mark.parametrize(
+    ("name", "bound", "rate", "peak"),
+    [("MatmulCeiling", "compute", "tflops", 989.4), ("CopyCeiling", "memory", "gb_per_s", 4800.0)],
+)
+def test_a_ceiling_is_rated_by_its_own_work(tmp_path: Path, name: str, bound: str, rate: str, peak: float) -> None:
+    """Against the peak that it is the ceiling of, whatever bounds the case."""
+    ceiling = impl("ceiling", _target_=f"attnsweep.impls.ceilings.{name}")
+    one = combination(impl=ceiling, scenario=one_case(dtype="bf16"))
+    (planned,) = plan.make(settings(tmp_path), [one], [GPU]).cells
+    end = ending(measured(0.5, sm_count=132, flags=["ceiling"]))
+    values = recording.write(planned, GPU, end, tmp_path, clock=lambda: 104.0).values
+    work = values["flops"] / 1e12 if bound == "compute" else values["bytes"] / 1e9
+    assert values[rate] == pytest.approx(work / 0.5e-3)
+    assert values["bound"] == bound
+    assert values["peak_fraction"] == pytest.approx(values[rate] / peak)
+    assert values["flags"] == ["ceiling"]
+
+
+def test_a_quantised_row_is_not_held_to_the_arithmetic_of_its_case(tmp_path: Path) -> None:
+    """1.2 times the 16-bit peak is impossible for a native row, and possible in eight bits."""
+    fields = {"dtype": "bf16", "seq_len": 16384}
+    one = combination(scenario=one_case(**fields))
+    flops = plan.make(settings(tmp_path), [one], [GPU]).cells[0].columns["flops"]
+    latency_ms = flops / (1.3 * 989.4e12) * 1e3
+    for precision, flags in (("native", ["implausible"]), ("int8", [])):
+        assert write(tmp_path, ending(measured(latency_ms, precision_class=precision)), **fields)["flags"] == flags
 
 
 def test_an_unsupported_cell_is_recorded_without_a_process(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from attnsweep import check, inputs, reference
 from attnsweep.case import Case
 from attnsweep.errors import Incorrect
 from attnsweep.frameworks.torch import Torch
+from attnsweep.impls.naive import NaiveAttention
+from attnsweep.impls.sdpa import SdpaAttention
 from numpy_framework import Numpy
 
 CPU = {"kind": "cpu", "uuid": "cpu", "name": "test"}
@@ -111,7 +113,38 @@ def test_the_plain_formula_passes_with_an_error_ratio_of_one():
     columns = verify(problem, lambda given: plain(problem, given))
     assert columns["check"] == "passed"
     assert columns["err_ratio"] == pytest.approx(1.0)
+    assert columns["grad_err_ratio"] == pytest.approx(1.0)
     assert columns["cosine"] > 0.999
+    assert 0 < columns["rel_l1"] < 0.02
+
+
+@pytest.mark.parametrize(
+    ("direction", "has", "lacks"), [("fwd", "err_ratio", "grad_err_ratio"), ("bwd", "grad_err_ratio", "err_ratio")]
+)
+def test_the_output_and_the_gradients_have_an_error_ratio_each(direction, has, lacks):
+    """What a direction does not return has none."""
+    problem = Case(**PROBLEM, dtype="bf16", direction=direction)
+    columns = verify(problem, lambda given: plain(problem, given))
+    assert columns[has] == pytest.approx(1.0)
+    assert lacks not in columns
+
+
+def test_the_worst_gradient_is_recorded_beside_a_good_output():
+    """An output that errs like the plain formula, one gradient with twice its error and the worst relative L1."""
+    problem = Case(**PROBLEM, dtype="bf16", direction="fwd_bwd")
+    framework = Torch(CPU)
+
+    def twice(given):
+        out, dq, dk, dv = plain(problem, given)
+        exact = reference.compute(framework, problem, given, "fp32")[2]
+        return out, dq, (exact + 2 * (dk.float() - exact)).bfloat16(), dv
+
+    columns = verify(problem, twice)
+    assert columns["err_ratio"] == pytest.approx(1.0)
+    assert columns["grad_err_ratio"] == pytest.approx(2.0, rel=0.1)
+    given = inputs.make(framework, problem, 0, "bhsd")
+    exact, ours = reference.compute(framework, problem, given, "fp32")[2], twice(given)[2].float()
+    assert columns["rel_l1"] == pytest.approx(float((ours - exact).abs().mean() / exact.abs().mean()))
 
 
 def sdpa_top_left(given, problem):
@@ -217,3 +250,50 @@ def test_a_wrong_gradient_is_refused_though_the_output_is_right():
 
     with pytest.raises(Incorrect, match="dk differs"):
         verify(problem, halved)
+
+
+SHAPES = {
+    "causal": {"q_len": 300, "kv_len": 300, "causal": True},
+    "full": {"q_len": 300, "kv_len": 300},
+    "window": {"q_len": 130, "kv_len": 300, "window": (32, 0)},
+    "bias": {"q_len": 64, "kv_len": 300, "bias": "dense", "causal": True},
+    "decode": {"q_len": 1, "kv_len": 1024},
+}
+CORRECT = {
+    "naive": lambda: NaiveAttention(name="naive", layout="bhsd"),
+    "math": lambda: SdpaAttention(name="math", layout="bhsd", backend="math"),
+    "flash": lambda: SdpaAttention(name="flash", layout="bhsd", backend="flash"),
+}
+
+
+@pytest.mark.parametrize("peaky", [False, True], ids=["ordinary", "peaky"])
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32"])
+@pytest.mark.parametrize(
+    ("impl", "shape"),
+    # PyTorch's flash takes no other masks.
+    [(impl, shape) for impl in CORRECT for shape in SHAPES if impl != "flash" or shape in ("causal", "full", "decode")],
+)
+def test_correct_implementations_pass_in_every_dtype(impl, shape, dtype, peaky):
+    """Output and gradients with grouped heads, also where the softmax is nearly one-hot and fp32 is all there is."""
+    sizes = {"batch_size": 1, "num_heads": 4, "num_kv_heads": 2, "head_dim": 128, "head_dim_v": 128}
+    problem, framework = Case(**sizes, dtype=dtype, direction="fwd_bwd", **SHAPES[shape]), Torch(CPU)
+    given = (inputs.make_peaky if peaky else inputs.make)(framework, problem, 1, "bhsd")
+    function = CORRECT[impl]().prepare(problem, "cpu")
+    call = framework.differentiate(function, given.arguments, given.cotangent, "fwd_bwd")
+    assert check.verify(framework, problem, given, call, OPTIONS, peaky=peaky)["check"] == "passed"
+
+
+def test_peaky_inputs_do_not_excuse_a_few_wrong_rows():
+    """The last 32 of 1024 keys are hidden, which only the rows with all their weight there can tell."""
+    problem = Case(**LONG, head_dim_v=32, dtype="bf16")
+    framework = Torch(CPU)
+    given = inputs.make_peaky(framework, problem, 0, "bhsd")
+
+    def last_keys_hidden():
+        q, k, v = (x.float() for x in (given.q, given.k, given.v))
+        scores = q @ k.transpose(-1, -2) * problem.scale
+        scores[..., -32:] = float("-inf")
+        return ((torch.softmax(scores, -1) @ v).bfloat16(),)
+
+    with pytest.raises(Incorrect):
+        check.verify(framework, problem, given, last_keys_hidden, OPTIONS, peaky=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import types
@@ -42,6 +43,9 @@ def nvml(monkeypatch):
     instant = types.SimpleNamespace(nvmlReturn=0, value=types.SimpleNamespace(uiVal=612_500))
     module.nvmlDeviceGetFieldValues = lambda handle, fields: [instant]
     module.nvmlDeviceGetPowerUsage = lambda handle: 500_000
+    module.nvmlDeviceGetTotalEnergyConsumption = lambda handle: 123_456_789_012
+    module.nvmlDeviceGetComputeRunningProcesses_v3 = lambda handle: []
+    module.nvmlDeviceGetUtilizationRates = lambda handle: types.SimpleNamespace(gpu=37, memory=5)
     module.instant = instant
     monkeypatch.setitem(sys.modules, "pynvml", module)
     return module
@@ -59,6 +63,7 @@ def test_a_reading_has_the_columns_of_telemetry_in_their_units(nvml):
         "mem_clock_mhz": 3201,
         "power_w": 612.5,
         "temperature_c": 41,
+        "energy_mj": 123_456_789_012,
         "throttle": [],
     }
     assert nvml.opened == 1
@@ -100,11 +105,27 @@ def test_without_instantaneous_power_it_is_nvmls_mean(nvml, how):
 
 def test_what_a_gpu_cannot_tell_is_none(nvml):
     """A MIG slice has no clocks or power of its own."""
-    for name in ("ClockInfo", "Temperature", "FieldValues", "PowerUsage", "CurrentClocksThrottleReasons"):
-        setattr(nvml, f"nvmlDeviceGet{name}", raises)
-    reading = Sensors("GPU-1").sample()
-    assert [reading[key] for key in TELEMETRY[1:]] == [None] * 4
+    for name in [name for name in vars(nvml) if name.startswith("nvmlDeviceGet") and "Handle" not in name]:
+        setattr(nvml, name, raises)
+    sensors = Sensors("GPU-1")
+    reading = sensors.sample()
+    assert [reading[key] for key in TELEMETRY[1:]] == [None] * 5
     assert reading["throttle"] == []
+    assert sensors.compute_processes() is sensors.utilization() is None
+
+
+def test_processes_are_counted_and_not_told_apart(nvml):
+    """Their ids may be those of another namespace, so none is compared with any of ours."""
+    sensors = Sensors("GPU-1")
+    assert sensors.compute_processes() == 0
+    found = [types.SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in (0, os.getpid())]
+    nvml.nvmlDeviceGetComputeRunningProcesses_v3 = lambda handle: found
+    assert sensors.compute_processes() == 2
+
+
+def test_utilization_is_the_share_of_time_in_which_kernels_ran(nvml):
+    """Per cent; that of the memory is not asked for."""
+    assert Sensors("GPU-1").utilization() == 37
 
 
 def test_an_unknown_gpu_is_refused_and_nvml_closed_again(nvml):

@@ -684,13 +684,14 @@ def test_the_table_shows_the_median_of_replicates_and_marks_what_failed(tmp_path
     assert "0.5 (1 of 2 crashed)" in shown
 
 
-def test_the_best_is_not_one_that_cannot_be(tmp_path: Path) -> None:
-    """An implausible speed is shown as such and never marked."""
+@pytest.mark.parametrize("flag", ["implausible", "ceiling"])
+def test_the_best_is_not_one_that_cannot_be(tmp_path: Path, flag: str) -> None:
+    """An implausible speed, and one that is no attention's, is shown as such and never marked."""
     shown = table(
         tmp_path,
-        {"a": [Outcome(Status.OK, 0.001, None, ("implausible",))], "b": [Outcome(Status.OK, 0.5, None, ())]},
+        {"a": [Outcome(Status.OK, 0.001, None, (flag,))], "b": [Outcome(Status.OK, 0.5, None, ())]},
     )
-    assert "0.001 implausible" in shown
+    assert f"0.001 {flag}" in shown
     assert "0.5*" in shown
 
 

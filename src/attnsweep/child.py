@@ -108,7 +108,7 @@ def _failure(reason: str, error: BaseException) -> Message:
         "reason": reason,
         "traceback": "".join(lines),
         "stages": {},
-        "window": None,
+        "windows": {},
         "columns": {},
     }
 

@@ -172,7 +172,8 @@ class Sensors:
     def sample(self) -> dict[str, Any]:
         """One reading: records.TELEMETRY's keys and `throttle`, the reasons by name.
 
-        `time_s` is CLOCK_MONOTONIC; clocks in MHz, power in W, temperature in C; None where it has none.
+        `time_s` is CLOCK_MONOTONIC; clocks in MHz, power in W, temperature in C, energy in mJ since the driver was
+        loaded; None where it has none.
         """
         nvml, handle = self._nvml, self._handle
         reasons = self._read(nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0
@@ -182,8 +183,23 @@ class Sensors:
             "mem_clock_mhz": self._read(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
             "power_w": self._power_w(),
             "temperature_c": self._read(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
+            "energy_mj": self._read(nvml.nvmlDeviceGetTotalEnergyConsumption, handle),
             "throttle": [name for bit, name in _THROTTLE.items() if reasons & bit],
         }
+
+    def compute_processes(self) -> int | None:
+        """How many processes hold a compute context on the GPU, ours too; None where NVML cannot tell.
+
+        Not whose: in a container the process ids may be those of the host.
+        """
+        # Not the unversioned name: with a driver that lacks it, that one raises what is no NVMLError
+        found = self._read(self._nvml.nvmlDeviceGetComputeRunningProcesses_v3, self._handle)
+        return None if found is None else len(found)
+
+    def utilization(self) -> int | None:
+        """Per cent of NVML's last sample period (1/6 to 1 s) in which a kernel ran; None where it cannot tell."""
+        rates = self._read(self._nvml.nvmlDeviceGetUtilizationRates, self._handle)
+        return None if rates is None else int(rates.gpu)
 
     def _power_w(self) -> float | None:
         """The power of this moment; where a GPU cannot tell that, NVML's mean (a second's since Ampere)."""

@@ -3,6 +3,7 @@
     AttnsweepError
     |-- ConfigError       a mistake in YAML or on the command line: one sentence, exit code 2
     |-- RecordError       a record whose fields contradict its status
+    |-- GraphUnsupported  a call cannot be captured in a CUDA graph; a cell's other timers go on
     `-- CellError         raised inside a cell; each carries the status it becomes
         |-- Unsupported   the implementation cannot do this case
         |-- Missing       its library or hardware is not here
@@ -50,6 +51,10 @@ class ConfigError(AttnsweepError):
 
 class RecordError(AttnsweepError):
     """A record whose fields contradict its status."""
+
+
+class GraphUnsupported(AttnsweepError):
+    """A call cannot be captured in a CUDA graph, and why; not an end of the cell."""
 
 
 class CellError(AttnsweepError):

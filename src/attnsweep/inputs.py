@@ -7,6 +7,7 @@ exact in fp32. The hash is lowbias32 by C. Wellons (https://nullprogram.com/blog
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 
@@ -15,6 +16,11 @@ from attnsweep.frameworks import Array, Framework
 
 #: Elements hashed at a time: the temporaries of a chunk are 32-bit and there are about eight of them.
 _CHUNK = 2**25
+
+#: What q is multiplied by to make the softmax nearly one-hot: the scores' standard deviation becomes 10.7. A power of
+#: two is exact in every dtype. No element is beyond 4, so no product of q and k is beyond 128 * head_dim before it is
+#: scaled: fp16 holds that up to a head_dim of 511.
+PEAK = 8.0
 
 _GOLDEN = 0x9E3779B9
 _SECOND = 0x85EBCA6B
@@ -64,6 +70,12 @@ def make(framework: Framework, case: Case, seed: int, layout: str = "bshd") -> I
     if case.bias == "dense":
         bias = near_normal(framework, (1, case.num_heads, q_len, kv_len), case.dtype, seed, "bias")
     return Inputs(arrays["q"], arrays["k"], arrays["v"], bias, arrays.get("cotangent"), layout)
+
+
+def make_peaky(framework: Framework, case: Case, seed: int, layout: str = "bshd") -> Inputs:
+    """The same with q times PEAK: few keys have all the weight, and a running maximum over the keys often grows."""
+    fresh = make(framework, case, seed, layout)
+    return dataclasses.replace(fresh, q=fresh.q * PEAK)
 
 
 def replace(framework: Framework, given: Inputs, fresh: Inputs, direction: str) -> None:

@@ -19,14 +19,33 @@ from attnsweep.case import Case
 _HOPPER: Mapping[str, int] = MappingProxyType({"fp8": 8192, "bf16": 4096, "tf32": 2048, "fp32": 256, "fp64": 256})
 #: A100 (GA100): 4 tensor cores x 256 bf16 FMA; 108 SMs x 2048 x 1410 MHz = 311.9e12. No fp8. fp32: 64 FMA.
 _GA100: Mapping[str, int] = MappingProxyType({"bf16": 2048, "tf32": 1024, "fp32": 128, "fp64": 128})
+#: RTX 30 (GA102): 4 tensor cores x 64 FMA with fp32 accumulation; 84 SMs x 512 x 1860 MHz = 80.0e12. fp32: 128 FMA.
+_GA102: Mapping[str, int] = MappingProxyType({"bf16": 512, "tf32": 256, "fp32": 256, "fp64": 4})
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one call does: FLOPs, bytes that move and, of them, those that a cold call must read.
+
+    `dtype` is the arithmetic's, `tokens` are the call's queries. `bound` (compute or memory) is what the work is
+    measured against; None for whichever takes longer.
+    """
+
+    flops: int
+    bytes: int
+    bytes_read: int
+    dtype: str
+    tokens: int
+    bound: Optional[str] = None
 
 
 @dataclass(frozen=True)
 class Peak:
     """The datasheet's dense peaks of one GPU: TFLOP/s by dtype (fp16 is bf16's) and memory bandwidth in GB/s.
 
-    `name` is NVML's, exactly. `sm_count` is given where one name covers parts that differ in it. `per_clock`
-    holds the FLOPs of one SM in one clock, where they are known, for the peak at a sampled clock.
+    `name` is NVML's, exactly. `sm_count` is given where one name covers parts that differ in it. `clocked` holds
+    the FLOPs of one SM in one clock, where they are known, for the peak at a sampled clock. `fp16_gain` is how many
+    times as fast fp16 is that accumulates in fp16: a GeForce halves the rate where the accumulator is fp32.
     """
 
     name: str
@@ -38,6 +57,7 @@ class Peak:
     fp8: Optional[float] = None
     sm_count: Optional[int] = None
     clocked: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    fp16_gain: float = 1.0
 
     def tflops(self, dtype: str) -> float | None:
         """Dense TFLOP/s for elements of `dtype`; None where the GPU has no such arithmetic."""
@@ -79,7 +99,10 @@ PEAKS: tuple[Peak, ...] = (
     # HMC-Tech's database
     Peak("NVIDIA L40S", 864, bf16=362.05, tf32=183, fp32=91.6, fp64=1.43, fp8=733),
     # WareDB on RTX 4090: 165.15 bf16, 330.3 fp8, 82.58 tf32 and fp32, 1.29 fp64, 1,008 GB/s
-    Peak("NVIDIA GeForce RTX 4090", 1008, bf16=165.2, tf32=82.6, fp32=82.6, fp64=1.29, fp8=330.3),
+    Peak("NVIDIA GeForce RTX 4090", 1008, bf16=165.2, tf32=82.6, fp32=82.6, fp64=1.29, fp8=330.3, fp16_gain=2),
+    # HMC-Tech on RTX 3090 Ti: 80 bf16 and fp16 with fp32 accumulation (160 with fp16), 40 tf32 and fp32, 0.63 fp64;
+    # 84 SMs, 1860 MHz, 1,008 GB/s: TweakTown. Pages that say 160 mean fp16 accumulation, 320 sparsity as well.
+    Peak("NVIDIA GeForce RTX 3090 Ti", 1008, bf16=80, tf32=40, fp32=40, fp64=0.63, clocked=_GA102, fp16_gain=2),
 )
 
 
@@ -154,52 +177,68 @@ def peak(device_name: str | None, sm_count: int | None = None) -> Peak | None:
     return None
 
 
-def bound(case: Case, line: Peak) -> str | None:
-    """What takes longer at its datasheet peak: "compute" or "memory"; None where the dtype has no peak."""
-    tflops = line.tflops(case.dtype)
+#: Where launching and the events' own 1 to 2 us weigh, a graph of many calls is the timer. A round GPU decides, not the
+#: one at hand: rows of one case must be comparable.
+_SMALL_S, _ROUND_FLOPS, _ROUND_BYTES = 1e-4, 1e15, 4e12
+
+
+def primary_timer(case: Case) -> str:
+    """The timer that ranks this case on a GPU, `graph` or `events`: it belongs to the case, not to a GPU or a row."""
+    seconds = max(flops(case) / _ROUND_FLOPS, bytes_moved(case) / _ROUND_BYTES)
+    return "graph" if seconds < _SMALL_S else "events"
+
+
+def work(case: Case) -> Work:
+    """What attention does in this case."""
+    return Work(flops(case), bytes_moved(case), bytes_read(case), case.dtype, case.batch_size * case.q_len)
+
+
+def bound(done: Work, line: Peak) -> str | None:
+    """What the work is measured against: "compute" or "memory"; None where the dtype has no peak."""
+    tflops = line.tflops(done.dtype)
     if tflops is None:
         return None
-    compute_s, memory_s = flops(case) / (tflops * 1e12), bytes_moved(case) / (line.gb_per_s * 1e9)
+    if done.bound is not None:
+        return done.bound
+    compute_s, memory_s = done.flops / (tflops * 1e12), done.bytes / (line.gb_per_s * 1e9)
     return "compute" if compute_s > memory_s else "memory"
 
 
 def rates(
-    case: Case,
+    done: Work,
     latency_ms: float,
     device_name: str | None,
     sm_clock_mhz: float | None = None,
     sm_count: int | None = None,
 ) -> dict[str, Any]:
-    """The record's rate columns for a latency in milliseconds; fractions are None on a device that is not in
-    PEAKS.
+    """The record's rate columns for a latency in milliseconds, but for flops and bytes; fractions are None on a
+    device that is not in PEAKS.
 
-    `peak_fraction` is against the datasheet peak that bounds the case, FLOP/s or bytes/s.
+    `peak_fraction` is against the datasheet peak that bounds the work, FLOP/s or bytes/s.
     `peak_fraction_at_clock` puts the arithmetic peak at the sampled SM clock; a memory peak does not depend
     on it and stays.
     """
     seconds = latency_ms / 1e3
-    tflops, gb_per_s = flops(case) / seconds / 1e12, bytes_moved(case) / seconds / 1e9
+    tflops, gb_per_s = done.flops / seconds / 1e12, done.bytes / seconds / 1e9
     columns: dict[str, Any] = {
-        "flops": float(flops(case)),
-        "bytes": float(bytes_moved(case)),
         "tflops": tflops,
         "gb_per_s": gb_per_s,
-        "tokens_per_s": case.batch_size * case.q_len / seconds,
+        "tokens_per_s": done.tokens / seconds,
         "peak_fraction": None,
         "peak_fraction_at_clock": None,
         "bound": None,
     }
     line = peak(device_name, sm_count)
-    datasheet = None if line is None else line.tflops(case.dtype)
+    datasheet = None if line is None else line.tflops(done.dtype)
     if line is None or datasheet is None:
         return columns
-    columns["bound"] = bound(case, line)
+    columns["bound"] = bound(done, line)
     if columns["bound"] == "memory":
         columns["peak_fraction"] = columns["peak_fraction_at_clock"] = gb_per_s / line.gb_per_s
         return columns
     columns["peak_fraction"] = tflops / datasheet
     if sm_clock_mhz and sm_count:
-        at_clock = line.tflops_at(case.dtype, sm_clock_mhz, sm_count)
+        at_clock = line.tflops_at(done.dtype, sm_clock_mhz, sm_count)
         columns["peak_fraction_at_clock"] = None if at_clock is None else tflops / at_clock
     return columns
 
@@ -208,31 +247,58 @@ def rates(
 #: 4.917 TB/s where its datasheet says 4.8.
 _MEMORY_MARGIN = 1.03
 
+#: How far a clock that was not read may lie above the datasheet's: an H200 boosts to 1980 MHz from 1830 (8 %), an
+#: RTX 4090 was overclocked on air to 3150 from 2520 (25 %, techgoing.com). Liquid nitrogen goes further.
+_CLOCK_MARGIN = 1.25
+
+#: fp32 products may be made of three of tf32 each: CUTLASS's OpMultiplyAddFastF32, which PyTorch's memory-efficient
+#: attention uses (mem_eff_attention/gemm_kernel_utils.h).
+_TF32_PRODUCTS = 3
+
+#: The narrowest arithmetic of a GPU in PEAKS over its 16-bit rate: GA102 does int4 at eight times it.
+_NARROWEST = 8
+
 
 def implausible(
-    case: Case,
+    done: Work,
     latency_ms: float,
     device_name: str | None,
     *,
     cold: bool,
     sm_clock_mhz: float | None = None,
     sm_count: int | None = None,
+    native: bool = True,
 ) -> str | None:
     """Why no such GPU can be this fast, in a sentence; None where it can, or where the GPU is not in PEAKS.
 
-    `sm_clock_mhz` is the highest that was seen. The memory's limit counts reads only, and only from a cold
-    cache.
+    `sm_clock_mhz` is the highest that was seen; where none was, the datasheet's peak holds, with a margin for the
+    clock. `native` is false for an implementation that declares a precision class of its own. The memory's limit
+    counts reads only, and only from a cold cache.
     """
     line = peak(device_name, sm_count)
     if line is None:
         return None
     seconds = latency_ms / 1e3
-    if sm_clock_mhz and sm_count:
-        limit = line.tflops_at(case.dtype, sm_clock_mhz, sm_count)
-        tflops = flops(case) / seconds / 1e12
-        if limit is not None and tflops > limit:
-            return f"{tflops:.0f} TFLOP/s, and {sm_count} SMs at {sm_clock_mhz:.0f} MHz can do {limit:.0f}"
-    gb_per_s = bytes_read(case) / seconds / 1e9
+    limit, where = _limit(line, done.dtype, native, sm_clock_mhz, sm_count)
+    tflops = done.flops / seconds / 1e12
+    if tflops > limit:
+        return f"{tflops:.0f} TFLOP/s, and {where} can do {limit:.0f}"
+    gb_per_s = done.bytes_read / seconds / 1e9
     if cold and gb_per_s > line.gb_per_s * _MEMORY_MARGIN:
         return f"{gb_per_s:.0f} GB/s read from a cold cache, and the memory delivers {line.gb_per_s:.0f}"
     return None
+
+
+def _limit(line: Peak, dtype: str, native: bool, sm_clock_mhz: float | None, sm_count: int | None) -> tuple[float, str]:
+    """The most TFLOP/s that any arithmetic of the GPU does for results of `dtype`, a case's, and of which GPU."""
+    if line.clocked and sm_clock_mhz and sm_count:
+        where = f"{sm_count} SMs at {sm_clock_mhz:.0f} MHz"
+        bf16, tf32, fp32 = (line.clocked[kind] * sm_count * sm_clock_mhz / 1e6 for kind in ("bf16", "tf32", "fp32"))
+    else:
+        where = f"{line.name} at {_CLOCK_MARGIN:g} times its datasheet's clock"
+        bf16, tf32, fp32 = (_CLOCK_MARGIN * rate for rate in (line.bf16, line.tf32, line.fp32))
+    if not native:
+        return _NARROWEST * bf16, where
+    if dtype == "fp32":
+        return max(fp32, tf32 / _TF32_PRODUCTS), where
+    return bf16 * (line.fp16_gain if dtype == "fp16" else 1), where

@@ -255,6 +255,7 @@ def _cell(
     impl, compile, fields_of_case = combination.impl, combination.compile, case.to_dict()
     # Nothing is evicted before a call on a CPU, whatever the preset asks for.
     timing = {**combination.timing, "cache": "hot"} if device.kind == "cpu" else combination.timing
+    work = impls.work(impl, case)
     cell_id = identity.cell_id(
         impl=impl,
         variant=combination.variant,
@@ -300,8 +301,9 @@ def _cell(
         "config": identity.canonical(payload),
         "command": _command(settings, draft, replicate),
         "case": case.name,
-        "flops": float(metrics.flops(case)),
-        "bytes": float(metrics.bytes_moved(case)),
+        "flops": float(work.flops),
+        "bytes": float(work.bytes),
+        "timer": "host" if device.kind == "cpu" else metrics.primary_timer(case),
     }
     timeout_s = settings.pool.timeout_s
     return Cell(

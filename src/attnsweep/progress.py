@@ -241,22 +241,28 @@ def _row(row: Mapping[str, list[Outcome]]) -> dict[str, Text]:
         for name, several in row.items()
         if (latencies := [one.latency_ms for one in several if one.latency_ms is not None])
     }
-    able = [name for name in medians if not any("implausible" in one.flags for one in row[name])]
-    best = min(able, key=lambda name: medians[name], default=None)
+    barred = {name: _barred(row[name]) for name in medians}
+    best = min((name for name in medians if not barred[name]), key=lambda name: medians[name], default=None)
     shown = {}
     for name in sorted(medians, key=lambda one: medians[one]):
         failed = [one for one in row[name] if one.latency_ms is None]
         text = Text(_ms(medians[name]) + ("*" if name == best else ""), style="bold" if name == best else "")
         if failed:
             text.append(f" ({len(failed)} of {len(row[name])} {failed[0].status})", style="red")
-        if name not in able:
-            text.append(" implausible", style="red")
+        if barred[name]:
+            text.append(f" {barred[name]}", style="red" if barred[name] == "implausible" else "dim")
         shown[name] = text
     for name, several in row.items():
         if name not in medians:
             status = several[0].status
             shown[name] = Text(str(status), style=_STYLES.get(status, "red"))
     return shown
+
+
+def _barred(several: list[Outcome]) -> str | None:
+    """The flag for which a result cannot be the best of its case, or None."""
+    flags = {flag for one in several for flag in one.flags}
+    return next((flag for flag in ("implausible", "ceiling") if flag in flags), None)
 
 
 def counts(statuses: Iterable[Status]) -> str:

@@ -8,10 +8,11 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnsweep import metrics
+from attnsweep import impls, metrics
 from attnsweep.case import Case
 from attnsweep.environment import machine
 from attnsweep.errors import RecordError, Status
@@ -50,12 +51,13 @@ def write(
     """Write the record of an ending that has a status, and return it.
 
     It is written twice: to a name that nobody reads, to know what writing takes, then with that time in
-    `wall_s` and `overhead_s` to its own. Raises OSError where the folder cannot be written.
+    `wall_s` and `overhead_s` to its own; neither holds `ending.looked_s`. Raises OSError where the folder cannot
+    be written.
     """
     columns = row(cell, device, ending)
     rehearsal = folder / f".{cell.id}.rehearsal"
     _record(columns, cell).write(rehearsal)
-    wall_s = clock() - ending.requested_s
+    wall_s = clock() - ending.requested_s - ending.looked_s
     rehearsal.unlink()
     columns["wall_s"] = wall_s
     if ending.outcome is not None:
@@ -99,12 +101,14 @@ def row(cell: Cell, device: Device, ending: Ending) -> dict[str, Any]:
         started_at=ending.started_at,
         telemetry=[{**sample, "time_s": sample["time_s"] - ending.requested_s} for sample in telemetry] or None,
     )
-    inside = _inside(telemetry, outcome.get("window"))
+    windows = outcome.get("windows") or {}
+    inside = _inside(telemetry, windows.get("burst"))
     columns.update(_summary(inside))
-    flags = set(columns.get("flags") or [])
+    flags = ending.flags.union(columns.get("flags") or [])
     if set(columns["throttle"] or []) - _HARMLESS:
-        flags.add("throttled")
+        flags |= {"throttled"}
     if ending.status is Status.OK and columns.get("latency_ms"):
+        columns.update(_under_load(_inside(telemetry, windows.get("load")), columns.get("sustained_ms")))
         flags |= _rated(columns, cell, inside)
     else:
         columns = {name: value for name, value in columns.items() if name not in MEASURED}
@@ -114,18 +118,22 @@ def row(cell: Cell, device: Device, ending: Ending) -> dict[str, Any]:
 
 def _rated(columns: dict[str, Any], cell: Cell, inside: list[Mapping[str, Any]]) -> set[str]:
     """Put the rates into the columns of a measured cell; the flag `implausible` where they cannot be."""
-    case = Case.from_dict(cell.payload["case"])
+    work = impls.work(cell.payload["impl"], Case.from_dict(cell.payload["case"]))
     latency_ms, name, sm_count = columns["latency_ms"], columns["device_name"], columns.get("sm_count")
-    columns.update(metrics.rates(case, latency_ms, name, columns["sm_clock_mhz"], sm_count))
+    # NVML's reading is the rests' too; what the GPU counted is the blocks' alone
+    clock_mhz = columns.get("burst_clock_mhz", columns["sm_clock_mhz"])
+    columns.update(metrics.rates(work, latency_ms, name, clock_mhz, sm_count))
     clocks = [sample["sm_clock_mhz"] for sample in inside if sample.get("sm_clock_mhz") is not None]
-    # The highest clock seen: the median one may belong to the sustained regime, and the latency to the burst
+    clocks += columns.get("block_clock_mhz", [])
+    # The highest clock seen, by either: what is impossible must be so at every clock that the GPU had
     why = metrics.implausible(
-        case,
+        work,
         latency_ms,
         name,
         cold=columns["cache"] == "cold",
         sm_clock_mhz=max(clocks, default=None),
         sm_count=sm_count,
+        native=columns.get("precision_class", "native") == "native",
     )
     return set() if why is None else {"implausible"}
 
@@ -136,7 +144,7 @@ def _stages(ending: Ending, suffix: str = "") -> dict[str, float]:
 
 
 def _inside(telemetry: list[dict[str, Any]], window: list[float] | None) -> list[Mapping[str, Any]]:
-    """The readings of the device while samples were taken."""
+    """The readings of the device in a window of the outcome; none where it was not opened."""
     if window is None:
         return []
     begin, end = window
@@ -145,20 +153,50 @@ def _inside(telemetry: list[dict[str, Any]], window: list[float] | None) -> list
 
 def _summary(samples: list[Mapping[str, Any]]) -> dict[str, Any]:
     """The record's machine columns of these readings; None where nothing was read."""
-
-    def of(key: str, reduce: Callable[[list[float]], float]) -> float | None:
-        values = [float(sample[key]) for sample in samples if sample.get(key) is not None]
-        return reduce(values) if values else None
-
     return {
-        "sm_clock_mhz": of("sm_clock_mhz", statistics.median),
-        "mem_clock_mhz": of("mem_clock_mhz", statistics.median),
-        "power_w": of("power_w", statistics.fmean),
-        "temperature_c": of("temperature_c", max),
-        "throttle": sorted({reason for sample in samples for reason in sample.get("throttle") or []})
-        if samples
-        else None,
+        "sm_clock_mhz": _reduced(samples, "sm_clock_mhz", statistics.median),
+        "mem_clock_mhz": _reduced(samples, "mem_clock_mhz", statistics.median),
+        "power_w": _reduced(samples, "power_w", statistics.fmean),
+        "temperature_c": _reduced(samples, "temperature_c", max),
+        "throttle": _reasons(samples),
     }
+
+
+def _under_load(samples: list[Mapping[str, Any]], sustained_ms: float | None) -> dict[str, Any]:
+    """The record's columns of the readings under the steady load; none where no latency was taken there."""
+    if sustained_ms is None:
+        return {}
+    mean_w = _reduced(samples, "power_w", statistics.fmean)
+    counted_w = _counted_power_w(samples)
+    power_w = mean_w if counted_w is None else counted_w
+    return {
+        "load_power_w": mean_w,
+        "load_throttle": _reasons(samples),
+        "energy_mj": None if power_w is None else power_w * sustained_ms,
+    }
+
+
+def _counted_power_w(samples: list[Mapping[str, Any]]) -> float | None:
+    """The mean power by the energy counter; None where it did not move twice.
+
+    The counter stands still for tens of ms, so only the readings at which it had moved say when it had a value.
+    """
+    read = [(sample["time_s"], sample["energy_mj"]) for sample in samples if sample.get("energy_mj") is not None]
+    moved = [after for before, after in pairwise(read) if after[1] != before[1]]
+    if len(moved) < 2:
+        return None
+    (begin_s, begin_mj), (end_s, end_mj) = moved[0], moved[-1]
+    return float((end_mj - begin_mj) / (end_s - begin_s) / 1e3)
+
+
+def _reduced(samples: list[Mapping[str, Any]], key: str, reduce: Callable[[list[float]], float]) -> float | None:
+    values = [float(sample[key]) for sample in samples if sample.get(key) is not None]
+    return reduce(values) if values else None
+
+
+def _reasons(samples: list[Mapping[str, Any]]) -> list[str] | None:
+    """The throttle reasons seen, each once; None where nothing was read."""
+    return sorted({reason for sample in samples for reason in sample.get("throttle") or []}) if samples else None
 
 
 #: A path in quotes may hold spaces; a bare one ends at the first character that no tool prints in a path.

@@ -81,7 +81,7 @@ COLUMNS: tuple[Column, ...] = (
         ("traceback", "str", "", "traceback or last lines of the log of a failure"),
         ("exit_signal", "str", "", "name of the signal that ended the process"),
         ("started_at", "str", "", "when the cell was requested, ISO 8601, UTC"),
-        ("wall_s", "float", "s", "from the pool's request to the written record"),
+        ("wall_s", "float", "s", "from the pool's request to the written record, less the look for foreign processes"),
         (
             "overhead_s",
             "float",
@@ -98,12 +98,13 @@ COLUMNS: tuple[Column, ...] = (
         ("plan_s", "float", "s", "planning calls that a caller makes once for many calls"),
         ("first_call_s", "float", "s", "the first call, compilation included"),
         ("compile_s", "float", "s", "the first call of a compiled cell less a later one; null for eager"),
+        ("autotune_s", "float", "s", "the part of compile_s in which the compiler timed candidates; null for eager"),
         ("compile_cache", "str", "", "whether the compiler's disk cache answered: hit, miss, or null"),
     ),
     *_group(
         "latency",
         ("timer", "str", "", "primary timer of the case: events, graph, kernel or host"),
-        ("latency_ms", "float", "ms", "median of the burst regime; on a CPU of all samples"),
+        ("latency_ms", "float", "ms", "median of the burst regime, by `timer`; on a CPU of all samples"),
         ("latency_ci_low_ms", "float", "ms", "lower end of the 95 % confidence interval of the median"),
         ("latency_ci_high_ms", "float", "ms", "upper end of the 95 % confidence interval of the median"),
         ("p10_ms", "float", "ms", "10th percentile of the samples"),
@@ -111,11 +112,36 @@ COLUMNS: tuple[Column, ...] = (
         ("stop_reason", "str", "", "why sampling ended: interval (narrow enough), time or samples (the cap)"),
         ("samples_ms", "floats", "ms", "every sample, in order"),
         ("sample_start_s", "floats", "s", "when each sample was issued, since timing began"),
-        ("sample_block", "ints", "", "number of the block each sample belongs to"),
-        ("sustained_ms", "float", "ms", "median under continuous load; null where not measured"),
-        ("kernel_ms", "float", "ms", "busy time of the cell's own kernels; null where not measured"),
+        ("sample_block", "ints", "", "number of the block each sample belongs to; -1 before the blocks settled"),
+        ("settle_s", "float", "s", "from the first block to the first that counts"),
+        (
+            "block_clock_mhz",
+            "floats",
+            "MHz",
+            "SM clock during each block, settling included, by the GPU's own counters",
+        ),
+        ("events_ms", "float", "ms", "median by CUDA events around each call; null where not measured"),
         ("graph_ms", "float", "ms", "per call in a CUDA graph; null where not measured"),
+        ("kernel_ms", "float", "ms", "busy time of the cell's own kernels; null where not measured"),
         ("host_ms", "float", "ms", "wall clock of one call with synchronisation"),
+        ("sustained_ms", "float", "ms", "mean per call under continuous load, once steady; null where not measured"),
+        ("sustained_ci_low_ms", "float", "ms", "lower end of its 95 % confidence interval"),
+        ("sustained_ci_high_ms", "float", "ms", "upper end of its 95 % confidence interval"),
+        ("sustained_stop_reason", "str", "", "why the load ended: steady, or time (the cap)"),
+        (
+            "sustained_samples_ms",
+            "floats",
+            "ms",
+            "every sample under load, each a mean over back-to-back calls of 1 ms",
+        ),
+        ("sustained_start_s", "floats", "s", "when each of them began on the device, since the load began"),
+        (
+            "sustained_clock_mhz",
+            "floats",
+            "MHz",
+            "SM clock of successive stretches of the load, by the GPU's own counters",
+        ),
+        ("sustained_clock_start_s", "floats", "s", "when each stretch began, since the load began"),
     ),
     *_group(
         "rates",
@@ -125,7 +151,7 @@ COLUMNS: tuple[Column, ...] = (
         ("gb_per_s", "float", "GB/s", "bytes / latency"),
         ("tokens_per_s", "float", "1/s", "query tokens / latency"),
         ("peak_fraction", "float", "", "fraction of the bounding datasheet peak; null for an unknown device"),
-        ("peak_fraction_at_clock", "float", "", "the same with the arithmetic peak at the sampled SM clock"),
+        ("peak_fraction_at_clock", "float", "", "the same, arithmetic at burst_clock_mhz (else sm_clock_mhz)"),
         ("bound", "str", "", "what bounds the case on this device: compute or memory"),
     ),
     *_group(
@@ -135,7 +161,9 @@ COLUMNS: tuple[Column, ...] = (
         ("mse", "float", "", "mean squared error"),
         ("rel_l2", "float", "", "norm of the error / norm of the reference"),
         ("cosine", "float", "", "cosine between output and reference"),
-        ("err_ratio", "float", "", "max_abs_err / the plain formula's in the case's own dtype"),
+        ("rel_l1", "float", "", "mean absolute error / mean absolute value of the reference"),
+        ("err_ratio", "float", "", "largest error of the output / the plain formula's in the case's own dtype"),
+        ("grad_err_ratio", "float", "", "the same for the gradients, the worst of them; null for a forward pass"),
         ("precision_class", "str", "", "native, or the quantised class that the implementation declares"),
         ("check", "str", "", "passed, failed, or skipped and why"),
     ),
@@ -165,6 +193,10 @@ COLUMNS: tuple[Column, ...] = (
             "MHz",
             "median SM clock that NVML read during sampling, rests included",
         ),
+        ("burst_clock_mhz", "float", "MHz", "median SM clock of the blocks that count, by the GPU's own counters"),
+        ("load_clock_mhz", "float", "MHz", "SM clock of the steady load, by the GPU's own counters"),
+        ("load_power_w", "float", "W", "mean power under the steady load; null where not measured"),
+        ("load_throttle", "strs", "", "throttle reasons seen under the steady load"),
         ("mem_clock_mhz", "float", "MHz", "median memory clock while samples were taken"),
         (
             "power_w",
@@ -173,19 +205,31 @@ COLUMNS: tuple[Column, ...] = (
             "mean power that NVML read during sampling, rests included",
         ),
         ("power_limit_w", "float", "W", "enforced power limit"),
-        ("energy_mj", "float", "mJ", "energy per call in the sustained regime; null where not measured"),
+        (
+            "energy_mj",
+            "float",
+            "mJ",
+            "sustained_ms times the mean power under the steady load, by NVML's energy counter; by load_power_w where "
+            "that moved less than twice; null where not measured",
+        ),
         ("temperature_c", "float", "C", "highest GPU temperature while samples were taken"),
         ("throttle", "strs", "", "throttle reasons seen while samples were taken"),
         (
             "telemetry",
             "telemetry",
             "",
-            "NVML samples of the cell: time_s, sm_clock_mhz, mem_clock_mhz, power_w, temperature_c",
+            "NVML samples: time_s, sm_clock_mhz, mem_clock_mhz, power_w, temperature_c, energy_mj (counts up)",
         ),
     ),
     *_group(
         "proof",
         ("kernel_names", "strs", "", "GPU kernels that ran in one call; null where they could not be seen"),
+        (
+            "kernel_count",
+            "int",
+            "",
+            "how many kernels, copies and fills one call ran; null where they could not be seen",
+        ),
         ("flags", "strs", "", "what a reader should know: throttled, fallback, unproven, long_call, ..."),
     ),
 )
@@ -196,7 +240,16 @@ _BY_NAME = {column.name: column for column in COLUMNS}
 #: Columns that only a status of ok may carry: latency and everything computed from it.
 MEASURED: frozenset[str] = frozenset(
     column.name for column in COLUMNS if column.group == "latency" and column.name != "timer"
-) | {"tflops", "gb_per_s", "tokens_per_s", "peak_fraction", "peak_fraction_at_clock", "energy_mj"}
+) | {
+    "tflops",
+    "gb_per_s",
+    "tokens_per_s",
+    "peak_fraction",
+    "peak_fraction_at_clock",
+    "energy_mj",
+    "load_clock_mhz",
+    "load_power_w",
+}
 
 
 @dataclass(frozen=True)
@@ -277,7 +330,7 @@ def _checked(column: Column, value: Any) -> Any:
     return value
 
 
-TELEMETRY = ("time_s", "sm_clock_mhz", "mem_clock_mhz", "power_w", "temperature_c")
+TELEMETRY = ("time_s", "sm_clock_mhz", "mem_clock_mhz", "power_w", "temperature_c", "energy_mj")
 
 
 def arrow_schema() -> pa.Schema:

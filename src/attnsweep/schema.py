@@ -54,6 +54,8 @@ class Timing:
 
     `replicates` is the number of processes a cell; `time_cap_s` the time spent sampling in each; work comes
     in blocks of `block_ms` after a rest of `rest_ms`; `cache` is the state of the L2 cache before each call.
+    `sustained` adds the load: `soak_s` of it unseen, then windows of `window_s` until two agree within
+    `steady`, at most `load_cap_s` in all.
     """
 
     name: str
@@ -66,6 +68,11 @@ class Timing:
     block_ms: float = 10.0
     rest_ms: float = 20.0
     cache: str = "cold"
+    sustained: bool = True
+    soak_s: float = 1.0
+    window_s: float = 1.0
+    steady: float = 0.005
+    load_cap_s: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -162,9 +169,9 @@ def timing(values: Mapping[str, Any]) -> Timing:
     """The timing preset that a YAML of conf/timing describes, after the overrides; raises ConfigError."""
     preset = bind(Timing, values, "timing.")
     _at_least("timing.", preset, 1, "replicates", "min_blocks", "max_samples")
-    _at_least("timing.", preset, 0, "min_time_s", "rest_ms")
-    _positive("timing.", preset, "target", "time_cap_s", "block_ms")
-    _at_most("timing.", preset, _MOST_S, "time_cap_s", "min_time_s")
+    _at_least("timing.", preset, 0, "min_time_s", "rest_ms", "soak_s")
+    _positive("timing.", preset, "target", "time_cap_s", "block_ms", "window_s", "steady", "load_cap_s")
+    _at_most("timing.", preset, _MOST_S, "time_cap_s", "min_time_s", "soak_s", "window_s", "load_cap_s")
     _at_most("timing.", preset, 1000 * _MOST_S, "block_ms", "rest_ms")
     _at_most("timing.", preset, _MOST_COUNT, "replicates", "min_blocks", "max_samples")
     if preset.target >= 1:
@@ -172,6 +179,11 @@ def timing(values: Mapping[str, Any]) -> Timing:
     if preset.time_cap_s < preset.min_time_s:
         raise ConfigError(
             f"timing.time_cap_s ({preset.time_cap_s}) must be timing.min_time_s ({preset.min_time_s}) or more"
+        )
+    if preset.load_cap_s < preset.soak_s + 2 * preset.window_s:
+        raise ConfigError(
+            f"timing.load_cap_s ({preset.load_cap_s}) must hold timing.soak_s and two of timing.window_s "
+            f"({preset.soak_s + 2 * preset.window_s})"
         )
     one_of("timing.cache", preset.cache, CACHES)
     return preset

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
-from attnsweep import check, frameworks, impls, inputs
+from attnsweep import check, frameworks, impls, inputs, metrics
 from attnsweep.case import Case
 from attnsweep.errors import CellError, CompileError, Incorrect, Missing, Status
 from attnsweep.frameworks import Framework
@@ -26,7 +26,7 @@ _FEWEST_WARM, _MOST_WARM = 3, 20
 
 
 def run(cell: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Run a resolved cell and return its outcome: status, reason, traceback, stages, window and record columns.
+    """Run a resolved cell and return its outcome: status, reason, traceback, stages, windows and record columns.
 
     `emit` is told each stage as it begins. Whatever an implementation raises comes back as a status.
     """
@@ -49,9 +49,10 @@ class _Story:
         self.stages: dict[str, float] = {}
         self.columns: dict[str, Any] = {"python": ".".join(str(part) for part in sys.version_info[:3])}
         self.flags: set[str] = set()
-        self.window: list[float] | None = None
+        self.windows: dict[str, list[float]] = {}
         self.compiling = False
         self.framework: Framework | None = None
+        self.tracer: cupti.Tracer | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -82,22 +83,33 @@ class _Story:
                 implementation.require(implementation.module)
             self.columns["import_s"] = time.monotonic() - start
         with self.stage("prepare"):
-            call, warm_ms = self._prepare(fw, case, implementation, given, compile_mode)
+            subject = self._prepare(fw, case, implementation, given, compile_mode)
+            call = subject.call
         with self.stage("check"):
-            self._check(fw, case, given, call)
+            if implementation.is_attention:
+                self._check(fw, case, implementation, given, call)
+            else:
+                self.columns["check"] = "skipped: a ceiling, not attention"
+                self.flags.add("ceiling")
         with self.stage("proof"):
             self._prove(fw, case, implementation, call)
         with self.stage("memory"):
             self._weigh(fw, given, call)
         with self.stage("timing"):
-            begin = time.monotonic()
-            columns = measure.latency(fw, call, time, cell["timing"], warm_ms)
-            self.flags |= set(columns.pop("flags"))
-            self.columns.update(columns)
-            self.window = [begin, time.monotonic()]
+            primary = metrics.primary_timer(case)
+            measured = measure.latency(fw, subject, time, cell["timing"], primary, self.tracer)
+            self.columns.update(measured.columns)
+            self.flags |= measured.flags
+            self.windows = measured.windows
         with self.stage("check"):
-            if cell["check"]["enabled"]:
-                check.verify_again(fw, case, given, call, cell["seed"] + 1, cell["check"])
+            if cell["check"]["enabled"] and implementation.is_attention:
+                told = (cell["seed"] + 1, cell["check"], implementation.precision)
+                check.verify_again(fw, case, given, measured.timed, *told)
+                if case.direction == "bwd":
+                    # The timed graph goes before another is made: what fits once must not be out of memory here.
+                    another = subject.another
+                    del call, subject, measured
+                    check.verify_peaky(fw, case, implementation.layout, another, *told)
 
     def _prepare(
         self,
@@ -106,38 +118,53 @@ class _Story:
         implementation: impls.Attention,
         given: inputs.Inputs,
         mode: dict[str, Any],
-    ) -> tuple[Callable[[], Any], float]:
-        """The call to measure, after its first run and until nothing compiles any more; and a warm call's ms."""
+    ) -> measure.Subject:
+        """The call to measure, after its first run and until nothing compiles any more."""
         start = time.monotonic()
         function = implementation.prepare(case, "cuda" if fw.on_gpu else "cpu")
         fw.synchronize()
         self.columns["plan_s"] = time.monotonic() - start
         compiled = fw.compile(function, mode, tag=json.dumps(self.cell["impl"], sort_keys=True))
-        call = fw.differentiate(compiled, given.arguments, given.cotangent, case.direction)
+
+        def call_on(arrays: inputs.Inputs) -> Callable[[], Any]:
+            return fw.differentiate(compiled, arrays.arguments, arrays.cotangent, case.direction)
+
+        call = call_on(given)
         self.compiling = mode["mode"] is not None
         self.columns["first_call_s"] = _timed(fw, call)
+        if self.compiling:
+            self.columns["autotune_s"] = fw.autotune_s()
         warm: list[float] = []
         before = fw.compilations()
         while len(warm) < _MOST_WARM:
             warm.append(_timed(fw, call))
-            after = fw.compilations()
-            if len(warm) >= _FEWEST_WARM and after == before:
+            after, pending = fw.compilations(), fw.pending()
+            if len(warm) >= _FEWEST_WARM and after == before and pending is None:
                 break
             before = after
         else:
-            raise CompileError(f"something was still being compiled after {_MOST_WARM} calls")
+            raise CompileError(f"after {_MOST_WARM} calls {pending or 'something was still being compiled'}")
         if self.compiling:
             self.columns["compile_s"] = max(0.0, self.columns["first_call_s"] - warm[-1])
             self.columns["compile_cache"] = fw.compile_cache()
+            if fw.graph_breaks():
+                self.flags.add("graph_break")
         self.compiling = False
         fw.forbid_compilation()
-        return call, min(warm) * 1e3
+        return measure.Subject(call, given, call_on, min(warm) * 1e3)
 
-    def _check(self, fw: Framework, case: Case, given: inputs.Inputs, call: Callable[[], Any]) -> None:
-        options = self.cell["check"]
-        self.columns["precision_class"] = "native"
+    def _check(
+        self,
+        fw: Framework,
+        case: Case,
+        implementation: impls.Attention,
+        given: inputs.Inputs,
+        call: Callable[[], Any],
+    ) -> None:
+        options, precision = self.cell["check"], implementation.precision
+        self.columns["precision_class"] = "native" if precision is None else precision["class"]
         if options["enabled"]:
-            self.columns.update(check.verify(fw, case, given, call, options))
+            self.columns.update(check.verify(fw, case, given, call, options, precision))
         else:
             self.columns["check"] = "skipped: check.enabled=false"
             self.flags.add("unchecked")
@@ -145,17 +172,23 @@ class _Story:
 
     def _prove(self, fw: Framework, case: Case, implementation: impls.Attention, call: Callable[[], Any]) -> None:
         """Which kernels ran: flags `fallback` where a declared one is not among them, `substituted` where one ran that
-        the implementation never runs itself, `unproven` where none can be seen. Raises Incorrect where none ran.
+        the implementation never runs itself, `impure` where any copied, `unproven` where none can be seen. Raises
+        Incorrect where none ran.
         """
         if not fw.on_gpu:
             return
-        ran = cupti.kernel_names(call, fw.synchronize)
-        if ran is None:
+        self.tracer = cupti.tracer(fw.synchronize)
+        if self.tracer is None:
             self.flags.add("unproven")
             return
-        if not ran:
+        seen = self.tracer.trace(call)
+        if not seen:
             raise Incorrect("the call ran no kernel on the GPU")
+        ran = [cupti.readable(one.name) for one in seen]
         self.columns["kernel_names"] = list(dict.fromkeys(ran))
+        self.columns["kernel_count"] = len(seen)
+        if any(cupti.copies(one) for one in seen):
+            self.flags.add("impure")
         for direction in ("fwd", "bwd"):
             patterns = implementation.kernels.get(direction)
             if patterns and direction in case.direction and not _any(patterns, ran):
@@ -192,7 +225,7 @@ class _Story:
             "reason": reason,
             "traceback": trace,
             "stages": self.stages,
-            "window": self.window,
+            "windows": self.windows,
             "columns": {**self.columns, "flags": sorted(self.flags)},
         }
 

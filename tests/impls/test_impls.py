@@ -20,7 +20,7 @@ EAGER, DEFAULT = {"name": "eager", "mode": None}, {"name": "default", "mode": "d
 
 
 def case(**fields):
-    """A case of 128 tokens that everything in conf/impl takes on an H200 when compiled."""
+    """A case of 128 tokens that everything in conf/impl takes on an H200, eager or compiled."""
     sizes = {
         "batch_size": 1,
         "q_len": 128,
@@ -45,7 +45,7 @@ def test_every_yaml_binds_and_takes_a_plain_case_on_an_h200(path):
     impls.bind(impl)
     assert impl["name"] == path.stem
     assert impls.framework(impl) == "torch"
-    assert impls.why_unsupported(impl, case(), H200, DEFAULT) is None
+    assert None in [impls.why_unsupported(impl, case(), H200, mode) for mode in (EAGER, DEFAULT)]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,13 @@ def test_every_yaml_binds_and_takes_a_plain_case_on_an_h200(path):
         ({"supports": {"gqa": "no"}}, "supports.gqa must be true or false, not 'no'"),
         ({"supports": {"dtypes": "bf16"}}, "supports.dtypes must be a list of names, not 'bf16'"),
         ({"supports": {"head_dim_max": "abc"}}, "supports.head_dim_max must be a number"),
+        ({"precision": "int8"}, "precision must be null or a mapping, not 'int8'"),
+        ({"precision": {}}, "precision.class must be given: a name such as int8"),
+        ({"precision": {"cosine": 0.9}}, "precision.class must be given"),
+        ({"precision": {"class": "native"}}, "precision.class must be a name such as int8 that is not native"),
+        ({"precision": {"class": "int8", "cosine": 1.5}}, "precision.cosine must be a number above 0 and up to 1"),
+        ({"precision": {"class": "int8", "rel_l1": True}}, "precision.rel_l1 must be a number above 0, not True"),
+        ({"precision": {"class": "int8", "mse": 1}}, "precision has no key mse; the keys are class, cosine, rel_l1"),
         ({"distribution": 5}, "distribution must be a name, not 5"),
         ({"env": 5}, "env must be a mapping"),
         ({"isolation": "none"}, "isolation must be fork or spawn"),
@@ -79,6 +86,13 @@ def test_a_mistake_in_a_yaml_is_one_sentence_with_the_choices(change, sentence):
     with pytest.raises(ConfigError, match=sentence) as caught:
         ask(impl)
     assert "sdpa_flash" in str(caught.value)
+
+
+def test_a_precision_of_its_own_has_limits():
+    """The YAML's, and the usual ones where it names none; native where it names no class."""
+    assert impls.build(load("naive")).precision is None
+    quantised = impls.build({**load("naive"), "precision": {"class": "int8", "cosine": 0.995, "rel_l1": None}})
+    assert quantised.precision == {"class": "int8", "cosine": 0.995, "rel_l1": 0.1}
 
 
 def test_a_required_keyword_is_asked_for():
@@ -103,11 +117,26 @@ def test_a_required_keyword_is_asked_for():
         ("sdpa_flash", {"q_len": 64}, H200, EAGER, "aligned top-left"),
         ("sdpa_flash", {"window": (8, 0)}, H200, EAGER, "takes no mask"),
         ("xformers", {"window": (8, 0)}, H200, EAGER, "a window is not supported"),
+        ("ceiling_matmul", {"direction": "bwd"}, H200, EAGER, "direction bwd is not among fwd"),
+        ("ceiling_copy", {}, H200, DEFAULT, "compile mode default is not among eager"),
+        ("ceiling_matmul", {"q_len": 2**17, "kv_len": 2**17, "num_heads": 32}, H200, EAGER, "7.04e+13 FLOPs, and one"),
     ],
 )
 def test_what_is_unsupported_says_why(name, fields, device, compile_mode, reason):
     """In words, without importing the library."""
     assert reason in impls.why_unsupported(load(name), case(**fields), device, compile_mode)
+
+
+@pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune"])
+def test_a_backward_pass_alone_is_unsupported_with_cuda_graphs(mode):
+    """PyTorch replays it only behind its forward pass; that is planned, and so is every other direction."""
+    compiled = {"name": "graphs", "mode": mode}
+    reasons = {
+        d: impls.why_unsupported(load("sdpa_flash"), case(direction=d), H200, compiled) for d in ("bwd", "fwd_bwd")
+    }
+    assert "direction=fwd_bwd" in reasons["bwd"]
+    assert reasons["fwd_bwd"] is None
+    assert impls.why_unsupported(load("sdpa"), case(direction="bwd"), CPU, compiled) is None
 
 
 def test_one_query_at_the_end_of_a_cache_is_not_masked():

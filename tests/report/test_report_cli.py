@@ -55,12 +55,12 @@ def test_all_files_are_written(written: Path) -> None:
     """The four files, and each plot twice."""
     assert sorted(path.name for path in written.iterdir() if path.is_file()) == FILES
     stems = {path.stem for path in (written / "plots").iterdir()}
-    assert len(stems) == 9
+    assert len(stems) == 12
     for stem in stems:
         assert (written / "plots" / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
         assert "<text" in (written / "plots" / f"{stem}.svg").read_text()
-    assert {stem.split("-")[0] for stem in stems if "decode" in stem} == {"latency", "bandwidth", "winners"}
-    assert {stem.split("-")[0] for stem in stems if "prefill" in stem} == {"latency", "throughput", "winners"}
+    assert {stem.split("-")[0] for stem in stems if "decode" in stem} == {"latency", "bandwidth", "load", "winners"}
+    assert {stem.split("-")[0] for stem in stems if "prefill" in stem} == {"latency", "throughput", "load", "winners"}
 
 
 def test_the_csv_has_a_row_for_each_case_and_label(written: Path) -> None:
@@ -76,7 +76,7 @@ def test_the_csv_has_a_row_for_each_case_and_label(written: Path) -> None:
 def test_the_markdown_links_to_plots_that_exist(written: Path) -> None:
     """Every image is a relative link to a file."""
     links = re.findall(r"!\[.*\]\((.*)\)", (written / "summary.md").read_text())
-    assert len(links) == 9
+    assert len(links) == 12
     assert all((written / link).is_file() for link in links)
 
 
@@ -113,10 +113,11 @@ def test_a_second_run_replaces_its_own_plots_and_nothing_else(tmp_path: Path) ->
     """A plot of a table that is gone goes, a file of the user's stays."""
     plots = write(tmp_path, [values(POINT)]) / "report" / "plots"
     plots.mkdir(parents=True)
-    for name in ("latency-old.png", "mine.png"):
+    for name in ("latency-old.png", "load-old.svg", "mine.png"):
         (plots / name).write_text("")
     assert main([str(tmp_path)]) == 0
     assert not (plots / "latency-old.png").exists()
+    assert not (plots / "load-old.svg").exists()
     assert (plots / "mine.png").exists()
 
 
@@ -125,9 +126,9 @@ def test_text_from_records_does_no_harm(where: str, tmp_path: Path, capsys: pyte
     """Whatever a record says stays text: in HTML, Markdown, CSV, on the terminal, and in file names."""
     columns = ("impl", "variant", "reason", "device_name", "traceback", "case", "hostname", "scenario", "axis",
                "command", "impl_version", "distribution", "dtype", "direction", "torch", "flags",
-               "kernel_names")  # fmt: skip
+               "kernel_names", "load_throttle", "throttle")  # fmt: skip
     hostile: dict[str, Any] = dict.fromkeys(columns if where == "all" else [where], HOSTILE)
-    hostile |= {name: [HOSTILE] for name in ("flags", "kernel_names") if name in hostile}
+    hostile |= {name: [HOSTILE] for name in ("flags", "kernel_names", "load_throttle", "throttle") if name in hostile}
     rows = [values(POINT, "fa2") | {name: value for name, value in hostile.items() if name != "reason"}]
     rows += [values(POINT, "naive", status=status) | hostile for status in Status if status is not Status.OK]
     write(tmp_path, [row | {"cell_id": str(number)} for number, row in enumerate(rows)])

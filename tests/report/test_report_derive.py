@@ -10,7 +10,7 @@ from report_records import decode, prefill, values
 
 from attnsweep.errors import ConfigError, Status
 from attnsweep.report.derive import Derived, Section, derive, geometric_mean
-from attnsweep.report.words import verdict
+from attnsweep.report.words import placed, verdict
 
 SMALL, LARGE = prefill(1, 2048), prefill(1, 4096)
 
@@ -126,6 +126,75 @@ def test_the_unchecked_neither_wins_nor_counts() -> None:
     assert section.cases[0].fastest == ("flex",)
     assert section.cases[0].measured["fa2"].latency_ms == 0.5
     assert "fa2" not in [one.label.text for one in section.standings]
+
+
+def int8(impl: str, latency_ms: float, point: Any = SMALL, **columns: Any) -> dict[str, Any]:
+    return row(impl, latency_ms, point, **{"precision_class": "int8", **columns})
+
+
+def test_a_native_result_never_loses_its_place_to_a_quantised_one() -> None:
+    """Each wins in its own precision; baseline, order and verdict are about the native ones."""
+    section = only([row("fa2", 1.0), row("naive", 4.0), int8("sage", 0.5), int8("slow", 9.0)])
+    case = section.cases[0]
+    assert (case.fastest, case.best_quantised) == (("fa2",), {"int8": ("sage",)})
+    assert list(case.ranked) == ["sage", "fa2", "naive", "slow"]
+    assert [one.label.text for one in section.standings] == ["fa2", "naive", "sage", "slow"]
+    assert [(one.wins, one.unopposed) for one in section.standings] == [(1, 0), (0, 0), (1, 0), (0, 0)]
+    assert section.baseline == "naive"
+    assert standing(section, "sage").speedup == pytest.approx(8.0)
+    assert standing(section, "sage").slowdown == pytest.approx(0.5)
+    assert verdict(section) == (
+        "fa2 is fastest in 1 of 1 case, 4.00x the speed of naive (geometric mean). "
+        "Next is naive, which takes 4.00x its time. "
+        "Of the quantised sage (int8) has 2.00x the speed of the fastest that is not (geometric mean)."
+    )
+    assert placed(standing(section, "sage"), 1) == "1 win of 1 in int8"
+
+
+def test_the_slowest_quantised_one_is_no_baseline() -> None:
+    """Even where it alone is ok in every case."""
+    rows = [row("fa2", 1.0), failed("fa2", point=LARGE), row("flex", 1.0, LARGE)]
+    section = only([*rows, int8("sage", 0.5), int8("sage", 0.5, LARGE)])
+    assert section.baseline is None
+    assert only([*rows, int8("sage", 0.5), int8("sage", 0.5, LARGE)], baseline="sage").baseline == "sage"
+
+
+def test_quantised_classes_do_not_compete_with_each_other() -> None:
+    """int8 and fp8 have a winner each, and a tie is one within a class."""
+    rows = [row("fa2", 1.0), int8("a", 0.5), int8("b", 0.501), row("c", 0.2, precision_class="fp8")]
+    section = only(rows)
+    assert section.cases[0].best_quantised == {"fp8": ("c",), "int8": ("a", "b")}
+    assert [(standing(section, text).ties, standing(section, text).unopposed) for text in "abc"] == [
+        (1, 0), (1, 0), (0, 1),
+    ]  # fmt: skip
+    assert verdict(section) == (
+        "fa2 alone has a result in the case's own precision (1 of 1 case). "
+        "Of the quantised c (fp8) has 5.00x the speed of the fastest that is not (geometric mean)."
+    )
+
+
+def test_where_only_a_quantised_one_has_a_result_it_is_the_fastest_and_that_is_said() -> None:
+    """Out of memory natively: the case is not without a result, and no native one is compared with it."""
+    rows = [row("fa2", 1.0), row("flex", 2.0), failed("fa2", point=LARGE), failed("flex", point=LARGE)]
+    section = only([*rows, int8("sage", 0.5), int8("sage", 0.7, LARGE)])
+    assert [case.fastest for case in section.cases] == [("fa2",), ("sage",)]
+    assert verdict(section) == (
+        "fa2 is fastest in 1 of 2 cases. "
+        "Quantised, sage (int8) has 2.00x the speed of the fastest that is not (geometric mean over 1 of 2). "
+        "1 case has a quantised result only."
+    )
+
+
+def test_a_table_of_quantised_results_alone_has_a_verdict_of_its_own() -> None:
+    """They are ranked among themselves, and nobody takes it for more."""
+    section = only([int8("sage", 1.0), int8("other", 3.0)])
+    assert section.cases[0].fastest == ("sage",)
+    assert section.baseline == "other"
+    assert verdict(section) == (
+        "sage is fastest in 1 of 1 case, 3.00x the speed of other (geometric mean). "
+        "Next is other, which takes 3.00x its time. Marks on sage: precision int8. "
+        "All of it is quantised (int8): nothing is ranked in the case's own precision."
+    )
 
 
 def test_intervals_that_touch_are_a_tie() -> None:

@@ -121,6 +121,31 @@ def test_a_folder_with_only_an_old_report_says_how_to_read_it(tmp_path: Path) ->
     assert len(load.load([results]).rows()) == 1
 
 
+def test_rows_leave_the_samples_in_the_table(tmp_path: Path) -> None:
+    """A row has no list of samples; those of one record are given for its row, also where others were replaced."""
+    rows = [values(POINT, "naive", started_at=at) for at in ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")]
+    rows += [values(POINT, impl) for impl in ("fa2", "flex")]
+    loaded = load.load([write(tmp_path, rows)])
+    found = loaded.rows()
+    assert len(found) == 3
+    for row in found:
+        assert not set(load.RAW) & set(row)
+        original = next(one for one in reversed(rows) if one["impl"] == row["impl"])
+        for name in ("samples_ms", "sustained_samples_ms", "sustained_clock_start_s"):
+            assert loaded.raw(row)[name] == original[name]
+
+
+def test_files_are_read_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is lost or read twice at their borders, and a damaged file costs no other of its batch."""
+    monkeypatch.setattr(load, "BATCH", 2)
+    impls_written = ["a", "b", "c", "d", "e"]
+    write(tmp_path, [values(POINT, impl) for impl in impls_written])
+    (tmp_path / "cells" / "cell-00001a.parquet").write_bytes(b"PAR1 no more")
+    loaded = load.load([tmp_path])
+    assert [row["impl"] for row in loaded.rows()] == impls_written
+    assert (loaded.files, len(loaded.unreadable)) == (5, 1)
+
+
 def test_merging_loses_nothing(tmp_path: Path) -> None:
     """What results.parquet holds reads back as the cells did, raw samples included."""
     rows = [values(POINT, impl) for impl in ("fa2", "naive")]

@@ -38,7 +38,7 @@ def latency(derived: Derived) -> Table:
 
 
 def svg(derived: Derived, folder: Path, kind: str) -> str:
-    plot = next(one for one in plots.draw_all(derived, folder) if one.kind == kind)
+    plot = next(one for one in plots.draw_all(derived, folder, dict) if one.kind == kind)
     return (folder / f"{plot.stem}.svg").read_text()
 
 
@@ -210,9 +210,15 @@ def test_another_precision_is_marked_wherever_it_is_ranked(tmp_path: Path) -> No
     derived = derive(rows)
     section = derived.sections[0]
     standings = standings_table(section, Footnotes(derived))
-    assert [row[0].marks for row in standings.rows] == [("a",), ()]
+    assert [(row[0].text, row[0].marks, row[0].best) for row in standings.rows] == [
+        ("fa2", (), True), ("sage", ("a",), False),
+    ]  # fmt: skip
+    assert any("Quantised results win and tie among those of their own class" in note for note in standings.notes)
     assert next(cell for cell in latency(derived).rows[0] if cell.text == "1.000").marks == ("a",)
-    assert "Marks on sage: precision int8" in words.verdict(section)
+    first = latency(derived).rows[0]
+    assert ("fa2", "int8: sage") in [(cell.text, cell.note) for cell in first]
+    assert [cell.text for cell in first if cell.best] == ["2.000"]
+    assert "Quantised, sage (int8) has 2.00x the speed" in words.verdict(section)
     assert "sage *" in drawn_texts(svg(derived, tmp_path, "winners"))
 
 
@@ -294,7 +300,7 @@ def test_what_bounds_the_cases_decides_the_rate(points: list[Any], kind: str, ax
 def test_other_fields_become_small_multiples(tmp_path: Path) -> None:
     """One panel a batch size, up to six a figure, then another figure."""
     rows = [values(prefill(b, s)) for b in (1, 2, 4, 8, 16, 32, 64) for s in (512, 1024)]
-    drawn = plots.draw_all(derive(rows), tmp_path)
+    drawn = plots.draw_all(derive(rows), tmp_path, dict)
     stems = [plot.stem for plot in drawn if plot.kind == "latency"]
     titles = [drawn_texts((tmp_path / f"{stem}.svg").read_text()) for stem in stems]
     assert len(stems) == len(set(stems)) == 2

@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from fake_gpu import FakeGpu
-from test_timers import OPTIONS
+from fake_gpu import FakeGpu, subject
+from test_measure import OPTIONS
 
 from attnsweep.timing import contention, measure
 
@@ -27,14 +27,14 @@ def test_a_kernel_that_does_not_say_is_not_guessed(tmp_path, text):
     assert contention.waited_s(tmp_path) is None
 
 
-@pytest.mark.parametrize(("share", "flags"), [(0.02, []), (0.5, ["contended"]), (None, [])])
+@pytest.mark.parametrize(("share", "flags"), [(0.02, set()), (0.5, {"contended"}), (None, set())])
 def test_a_shared_cpu_is_flagged(monkeypatch, share, flags):
     """By the share of the time that was spent waiting, on a CPU's rows alone."""
     cpu = FakeGpu(kernel_s=1e-3, launch_s=0.0)
     cpu.on_gpu = False
     begin = cpu.clock.now
     monkeypatch.setattr(contention, "waited_s", lambda: None if share is None else share * (cpu.clock.now - begin))
-    assert measure.latency(cpu, cpu.call, cpu.clock, OPTIONS, warm_ms=1.0)["flags"] == flags
+    assert measure.latency(cpu, subject(cpu), cpu.clock, OPTIONS, "events", None).flags == flags
 
 
 def test_a_busy_neighbour_on_the_same_cpu_is_seen():

@@ -1,11 +1,12 @@
 """Order statistics: exact small cases, and the interval's coverage."""
 
+import math
 import random
 import statistics as stdlib
 
 import pytest
 
-from attnsweep.timing.statistics import median, median_interval, quantile
+from attnsweep.timing.statistics import mean_interval, median, median_interval, quantile
 
 
 @pytest.mark.parametrize("values", [[3.0], [1.0, 2.0], [5.0, 1.0, 3.0], [4.0, 1.0, 2.0, 9.0]])
@@ -41,3 +42,21 @@ def test_the_interval_covers_the_median_as_often_as_it_says(count):
         low, high = median_interval([draw.expovariate(1.0) for _ in range(count)])
         covered += low <= 0.693147 <= high
     assert covered / rounds >= 0.92
+
+
+def test_the_interval_of_a_mean_holds_it_for_a_stream_whose_neighbours_are_alike():
+    """A swing of 2 % with a period of 200 values under noise: 95 % of 400 intervals or nearly so, no needle."""
+    stream, held = random.Random(0), 0
+    for _ in range(400):
+        shift = stream.random() * 6.28
+        values = [1 + 0.01 * math.sin(shift + i * 6.28 / 200) + stream.gauss(0, 0.02) for i in range(1000)]
+        low, high = mean_interval(values)
+        held += low <= 1 <= high
+        assert high - low < 0.02
+    assert held / 400 > 0.93
+
+
+def test_ten_values_are_the_fewest_with_an_interval_of_the_mean():
+    """One for each batch."""
+    assert mean_interval([1.0] * 9) is None
+    assert mean_interval([2.0] * 10) == (2.0, 2.0)

@@ -1,8 +1,11 @@
 """The stopping rule, replayed on streams of blocks without a GPU."""
 
+import math
 import random
 
-from attnsweep.timing.stopping import IntervalRule
+import pytest
+
+from attnsweep.timing.stopping import IntervalRule, SettleRule, SteadyRule
 
 
 def rule(**changes):
@@ -82,3 +85,92 @@ def test_slow_calls_may_take_four_times_the_cap_to_reach_six_blocks():
     assert feed(slower, [[1e4]] * 5, step_s=10.0) == 1
     assert slower.interval() is None
     assert slower.why() == "time"
+
+
+def settle(*medians, **options):
+    """How many blocks the gate holds back, and whether they settled."""
+    gate = SettleRule(**{"tolerance": 0.01, **options})
+    for count, one in enumerate(medians, start=1):
+        gate.add([one])
+        if gate.done():
+            return count, gate.settled()
+    return None
+
+
+def test_two_blocks_that_agree_open_the_gate():
+    """The least that can say anything."""
+    assert settle(1.0, 1.005, 1.0) == (2, True)
+
+
+def test_a_step_is_waited_for():
+    """A slow start, then the level: the gate opens on the second block of the level."""
+    assert settle(1.2, 1.1, 1.0, 1.001) == (4, True)
+
+
+def test_two_modes_do_not_hold_the_gate_for_ever():
+    """A clock that jumps between two values: after eight blocks sampling begins, and it is said."""
+    assert settle(*[1.0, 1.1] * 10) == (8, False)
+
+
+def load(stream, seconds=0.02, **options):
+    """Feed stretches of `seconds`, each a latency, until the rule is content; the rule and how many it took."""
+    one = SteadyRule(**{"soak_s": 1.0, "window_s": 0.5, "steady": 0.005, "cap_s": 4.0, **options})
+    for count in range(1, 10_000):
+        one.add([stream(count * seconds)], count * seconds)
+        if one.done():
+            return one, count * seconds
+    raise AssertionError("it never stops")
+
+
+def test_a_level_load_is_steady_after_the_soak_and_two_windows():
+    """One second, then twice half a second, all of which count."""
+    one, end_s = load(lambda now: 1.0)
+    assert one.why() == "steady"
+    assert 2.0 <= end_s <= 2.05
+    assert len(one.stretches()) == 50
+
+
+def test_a_step_under_load_is_waited_for():
+    """7 % slower from 1.7 s on: the windows before the step is over do not count."""
+    one, end_s = load(lambda now: 1.0 if now < 1.7 else 1.07)
+    assert one.why() == "steady"
+    assert end_s >= 3.0
+    assert min(one.stretches()) * 0.02 >= 1.9
+
+
+def test_drift_stops_at_the_cap():
+    """2 % a second is never steady, and what counts is the end of it."""
+    one, end_s = load(lambda now: 1.0 + 0.02 * now)
+    assert one.why() == "time"
+    assert 4.0 <= end_s <= 4.05
+    assert min(one.stretches()) * 0.02 >= 2.9
+
+
+def test_a_clock_that_swings_does_not_hold_up_a_steady_load():
+    """2 % up and down, five times a window: the means agree."""
+    one, end_s = load(lambda now: 1.0 + 0.01 * math.sin(now * 20 * math.pi))
+    assert one.why() == "steady"
+    assert end_s <= 2.05
+
+
+def test_stretches_longer_than_a_window_are_windows():
+    """Calls of 0.7 s: soak of two, then one a window."""
+    one, end_s = load(lambda now: 1.0, seconds=0.7)
+    assert one.why() == "steady"
+    assert end_s == pytest.approx(2.8)
+    assert list(one.stretches()) == [2, 3]
+
+
+def test_a_cap_before_two_windows_takes_what_there_is():
+    """All since the soak; where even that was not reached, all."""
+    assert list(load(lambda now: 1.0, seconds=3.0)[0].stretches()) == [1]
+    assert list(load(lambda now: 1.0, seconds=5.0)[0].stretches()) == [0]
+
+
+def test_a_timer_of_coarse_resolution_still_stops():
+    """Readings in steps of half a microsecond: a block median is one of two values, and the interval closes."""
+    stream = random.Random(0)
+    blocks = [[round(stream.gauss(0.0171, 0.0003) / 0.0005) * 0.0005 for _ in range(24)] for _ in range(200)]
+    one = rule(target=0.02)
+    assert feed(one, blocks) is not None
+    assert one.why() == "interval"

@@ -1,21 +1,10 @@
-"""Timers and the measuring loop on a fake GPU, to the digit."""
+"""Timers on a fake GPU, to the digit."""
 
 import pytest
-from fake_gpu import FakeGpu
+from fake_gpu import FakeGpu, FakeSmClock, FakeTracer
 
-from attnsweep.timing import measure
-from attnsweep.timing.timers import EventsTimer, HostTimer
-
-OPTIONS = {
-    "target": 0.02,
-    "min_blocks": 6,
-    "min_time_s": 0.0,
-    "time_cap_s": 1.0,
-    "max_samples": 1000,
-    "block_ms": 10.0,
-    "rest_ms": 20.0,
-    "cache": "cold",
-}
+from attnsweep.errors import GraphUnsupported
+from attnsweep.timing.timers import EventsTimer, GraphTimer, HostTimer, KernelTimer, Shape, Uncountable
 
 
 def events(gpu, call=None, **options):
@@ -112,39 +101,81 @@ def test_host_sees_launch_and_kernel():
     assert HostTimer(gpu, gpu.call, gpu.clock).block().samples_ms == pytest.approx([0.15])
 
 
-def test_latency_on_a_gpu_is_by_events_with_the_host_beside_it():
-    """Every column of the section, and the samples in order with their blocks."""
-    gpu = FakeGpu(kernel_s=1e-4, launch_s=5e-6)
-    columns = measure.latency(gpu, gpu.call, gpu.clock, OPTIONS, warm_ms=0.2)
-    assert columns["timer"] == "events"
-    assert columns["latency_ms"] == pytest.approx(0.1)
-    assert columns["latency_ci_low_ms"] == pytest.approx(0.1)
-    assert columns["host_ms"] == pytest.approx(0.105)
-    assert columns["stop_reason"] == "interval"
-    assert columns["flags"] == []
-    assert columns["sample_block"] == sorted(columns["sample_block"])
-    assert set(columns["sample_block"]) == set(range(6))
-    assert columns["sample_start_s"] == sorted(columns["sample_start_s"])
-    assert len(columns["samples_ms"]) == len(columns["sample_start_s"]) == len(columns["sample_block"])
-
-
-def test_latency_on_a_cpu_is_by_the_host():
-    """No events, no flush, and the median of all samples."""
-    cpu = FakeGpu(kernel_s=1e-3, launch_s=0.0)
-    cpu.on_gpu = False
-    columns = measure.latency(cpu, cpu.call, cpu.clock, OPTIONS, warm_ms=1.0)
-    assert columns["timer"] == "host"
-    assert columns["latency_ms"] == columns["host_ms"] == pytest.approx(1.0)
-
-
-def test_a_measurement_that_runs_into_its_cap_is_unstable():
-    """An interval wider than the target after the time cap is said, not hidden."""
+def test_a_block_carries_the_sm_clock_between_its_first_and_last_timed_call():
+    """One pair of marks a block, and what they say goes with it."""
     gpu = FakeGpu()
+    timer = events(gpu, sm_clock=FakeSmClock())
+    assert [timer.block().clock_mhz for _ in range(3)] == [2000.0, 1998.0, 1996.0]
 
-    def drifting():
-        gpu.kernel_s *= 1.01
+
+def graph(gpu, calls=1, **options):
+    """A graph timer on a fake GPU."""
+    chosen = {"call_ms": gpu.kernel_s * 1e3, "block_ms": 10.0, "rest_ms": 20.0, **options}
+    return GraphTimer(gpu, [gpu.call] * calls, gpu.clock, **chosen)
+
+
+def test_a_graph_reads_the_kernel_however_slow_the_launch_is():
+    """10 us of kernel behind 50 us of launch reads 10 us, where events need a blocker for each block."""
+    gpu = FakeGpu(kernel_s=1e-5, launch_s=5e-5)
+    block = graph(gpu).block()
+    assert block.hidden
+    assert block.samples_ms == pytest.approx([0.01] * len(block.samples_ms))
+
+
+@pytest.mark.parametrize(
+    ("kernel_s", "copies", "captured"),
+    [(1e-5, 1, 200), (1e-5, 9, 207), (4e-4, 4, 8), (1e-7, 1, 2048), (1e-6, 1024, 2048)],
+)
+def test_a_graph_goes_round_all_copies_for_about_two_milliseconds(kernel_s, copies, captured):
+    """A whole number of rounds, and no more than 2048 calls."""
+    assert graph(FakeGpu(kernel_s=kernel_s), copies).calls == captured
+
+
+def test_a_graph_flushes_nothing_and_calls_no_long_replay_a_long_call():
+    """The copies evict each other; a replay of 4 ms is not a call of 4 ms."""
+    gpu = FakeGpu(kernel_s=2e-3)
+    timer = graph(gpu, 2)
+    timer.block()
+    assert "cold call" not in gpu.log
+    assert not timer.flags
+
+
+def test_what_cannot_be_captured_raises():
+    """The reason is the framework's."""
+    with pytest.raises(GraphUnsupported, match="waits"):
+        graph(FakeGpu(capturable=False))
+
+
+def kernel(gpu, call=None, cache="cold"):
+    """A kernel timer on a fake GPU."""
+    return KernelTimer(gpu, call or gpu.call, gpu.clock, FakeTracer(gpu), shape=Shape(2, 5, 0.02), cache=cache)
+
+
+@pytest.mark.parametrize("cache", ["cold", "hot"])
+@pytest.mark.parametrize("kernels", [1, 3])
+def test_kernel_is_the_time_of_the_calls_own_kernels(cache, kernels):
+    """Neither the flush nor the launch is in it, whatever a call is made of."""
+    gpu = FakeGpu(kernel_s=1e-4, launch_s=5e-5)
+    gpu.kernels = kernels
+    samples = kernel(gpu, cache=cache).block().samples_ms
+    assert samples == pytest.approx([0.1] * 5, abs=1e-5)
+
+
+def test_a_call_that_runs_now_more_now_fewer_kernels_cannot_be_counted():
+    """What belongs to which call is not guessed."""
+    gpu = FakeGpu()
+    calls = iter(range(100))
+
+    def call():
+        gpu.kernels = 1 + next(calls) % 2
         gpu.call()
 
-    columns = measure.latency(gpu, drifting, gpu.clock, {**OPTIONS, "time_cap_s": 0.3}, warm_ms=0.2)
-    assert columns["stop_reason"] == "time"
-    assert "unstable" in columns["flags"]
+    with pytest.raises(Uncountable):
+        kernel(gpu, call).block()
+
+
+def test_a_call_without_kernels_cannot_be_counted():
+    """Nothing ran, so nothing was busy."""
+    gpu = FakeGpu()
+    with pytest.raises(Uncountable):
+        kernel(gpu, lambda: None).block()

@@ -31,8 +31,20 @@ class Event(Protocol):
     def reached(self) -> bool:
         """Whether the device has come to it."""
 
+    def wait(self) -> None:
+        """Wait until the device has come to it."""
+
     def ms_until(self, later: Any) -> float:
         """Milliseconds between this point and a later one; waits for nothing, both must be reached."""
+
+
+class Graph(Protocol):
+    """Captured calls; `result` is what the last of them returned, in memory that each replay writes again."""
+
+    result: Any
+
+    def replay(self) -> None:
+        """Issue all of them."""
 
 
 class Framework(Protocol):
@@ -106,16 +118,29 @@ class Framework(Protocol):
     def compile(self, function: Callable[..., Any], options: dict[str, Any], tag: str) -> Callable[..., Any]:
         """The function under a compile mode of conf/compile; the function itself for eager.
 
-        Compiled code is cached on disk apart for each `tag`. Raises CompileError where nothing was captured.
+        Compiled code is cached on disk apart for each `tag`. Raises CompileError where nothing was captured. A break
+        in the graph raises where `fullgraph` is set, and is counted where it is not.
         """
 
     def differentiate(
         self, function: Callable[..., Any], arrays: tuple[Array, ...], cotangent: Array, direction: str
     ) -> Callable[[], tuple[Array, ...]]:
-        """A call without arguments that runs `direction`: (out,), (dq, dk, dv) or (out, dq, dk, dv)."""
+        """A call without arguments that runs `direction`: (out,), (dq, dk, dv) or (out, dq, dk, dv).
+
+        Raises Unsupported where the compile mode cannot run the direction as it runs others.
+        """
 
     def compilations(self) -> dict[str, int]:
         """Counters that move whenever something is traced, compiled or autotuned."""
+
+    def pending(self) -> str | None:
+        """What a later call would still do otherwise than the last one did, beside `compilations`; None if nothing."""
+
+    def autotune_s(self) -> float | None:
+        """Seconds spent so far in timing candidates: 0.0 if none was, None if nothing is compiled or it is not told."""
+
+    def graph_breaks(self) -> int:
+        """How often the compiler left a piece of the function to run eagerly."""
 
     def forbid_compilation(self) -> None:
         """From here on a recompilation raises."""
@@ -129,6 +154,21 @@ class Framework(Protocol):
 
     def event(self) -> Event:
         """A new event; only on a GPU."""
+
+    def capture(self, calls: list[Callable[[], Any]]) -> Graph:
+        """The calls, one after the other, as one CUDA graph; only on a GPU. Raises GraphUnsupported, with why."""
+
+    def stream(self) -> int | None:
+        """The handle of the stream that calls are issued to; None where it is not known."""
+
+    def sm_count(self) -> int | None:
+        """Streaming multiprocessors of the GPU; None where it is not known."""
+
+    def l2_bytes(self) -> int:
+        """Size of the GPU's L2 cache."""
+
+    def free_bytes(self) -> int:
+        """Memory of the device that is free."""
 
     def flush_cache(self) -> None:
         """Read (never write) enough memory to evict the inputs from L2; only on a GPU."""

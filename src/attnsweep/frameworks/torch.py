@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import sys
+import time
 import warnings
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator
 
 import torch
 
-from attnsweep.errors import CompileError, Status
+from attnsweep.errors import CompileError, GraphUnsupported, Status
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
@@ -21,6 +23,9 @@ _FLUSH_BYTES = 256 * 2**20
 #: torch.cuda._sleep counts SM cycles, here at 2 GHz. At a higher clock a spin is shorter than asked for; a block that
 #: comes out unhidden is tried again behind a longer one.
 _CYCLES_PER_MS = 2_000_000
+
+#: Modes in which torch.compile replays CUDA graphs.
+_CUDA_GRAPH_MODES = ("reduce-overhead", "max-autotune")
 
 
 class CudaEvent:
@@ -35,8 +40,67 @@ class CudaEvent:
     def reached(self) -> bool:
         return bool(self._event.query())
 
+    def wait(self) -> None:
+        self._event.synchronize()
+
     def ms_until(self, later: CudaEvent) -> float:
         return float(self._event.elapsed_time(later._event))
+
+
+class CapturedGraph:
+    """A CUDA graph of calls that were captured on a stream of their own."""
+
+    def __init__(self, calls: list[Callable[[], Any]]) -> None:
+        self._graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.Stream()
+        torch.cuda.synchronize()
+        with torch.cuda.stream(stream):
+            # A backward pass runs on the stream of its forward pass: that must be this one, so it is made here.
+            for call in dict.fromkeys(calls):
+                call()
+            torch.cuda.synchronize()
+            # Not torch.cuda.graph: its garbage collection takes 0.1 s
+            self._graph.capture_begin()
+            try:
+                for call in calls:
+                    self.result = call()
+            finally:
+                self._graph.capture_end()
+        torch.cuda.synchronize()
+
+    def replay(self) -> None:
+        self._graph.replay()
+
+
+class Autotuning:
+    """Seconds for which Inductor ran candidates against each other: Triton configs, GEMM templates, fusions, paddings.
+
+    All go through one object's methods (torch 2.6 to 2.13). They call each other, so only the outermost is counted.
+    Compiling candidates is not in it, and dynamo_timed's phases do not do: none has the paddings since torch 2.11.
+    """
+
+    def __init__(self, benchmarker: Any) -> None:
+        self.seconds = 0.0
+        self._depth = 0
+        self._since = 0.0
+        for name in dir(benchmarker):
+            if name.startswith("benchmark"):
+                setattr(benchmarker, name, self._timed(getattr(benchmarker, name)))
+
+    def _timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def timed(*args: Any, **keywords: Any) -> Any:
+            if self._depth == 0:
+                self._since = time.monotonic()
+            self._depth += 1
+            try:
+                return method(*args, **keywords)
+            finally:
+                self._depth -= 1
+                if self._depth == 0:
+                    self.seconds += time.monotonic() - self._since
+
+        return timed
 
 
 class Torch:
@@ -50,6 +114,8 @@ class Torch:
         torch.set_grad_enabled(False)
         self._flush_buffer: torch.Tensor | None = None
         self._flush_result: torch.Tensor | None = None
+        self._autotuning: Autotuning | None = None
+        self._cuda_graphs = False
 
     # arrays
 
@@ -148,15 +214,13 @@ class Torch:
         # A benchmarked backward runs many times over one graph; donated buffers would be gone after the first.
         torch._functorch.config.donated_buffer = False
         self._make_room()
+        self._watch_autotuning()
+        self._cuda_graphs = self.on_gpu and mode in _CUDA_GRAPH_MODES
         compiled = torch.compile(function, mode=mode, fullgraph=options["fullgraph"], dynamic=options["dynamic"])
         captured = False
-        # CUDA-graph modes reuse the memory of the last output; each call must say that it may go.
-        graphs = self.on_gpu and mode in ("reduce-overhead", "max-autotune")
 
         def call(*arrays: torch.Tensor) -> Any:
             nonlocal captured
-            if graphs:
-                torch.compiler.cudagraph_mark_step_begin()
             result = compiled(*arrays)
             if not captured:
                 captured = self.compilations().get("stats.unique_graphs", 0) > 0
@@ -178,6 +242,13 @@ class Torch:
             room = torch.empty(int(free * 0.8), dtype=torch.uint8, device=self.device)
             del room
             torch.cuda.empty_cache()
+
+    def _watch_autotuning(self) -> None:
+        try:
+            from torch._inductor.runtime.benchmarking import benchmarker
+        except ImportError:  # another torch: autotune_s is not known
+            return
+        self._autotuning = Autotuning(benchmarker)
 
     def differentiate(
         self, function: Callable[..., Any], arrays: tuple[torch.Tensor, ...], cotangent: Any, direction: str
@@ -216,6 +287,33 @@ class Torch:
         counters = dynamo.counters if dynamo is not None else {}
         return {f"{group}.{name}": int(n) for group, entries in counters.items() for name, n in entries.items()}
 
+    def pending(self) -> str | None:
+        if not self._cuda_graphs:
+            return None
+        trees: Any = sys.modules.get("torch._inductor.cudagraph_trees")
+        manager = trees.get_manager(self.device.index, create_if_none_exists=False) if trees is not None else None
+        replayed = manager is not None and manager.path_state == trees.ExecutionState.EXECUTION
+        if replayed and not self.compilations().get("inductor.cudagraph_skips", 0):
+            return None
+        return "torch.compile had not replayed a CUDA graph for all of it (TORCH_LOGS=cudagraphs says why)"
+
+    def autotune_s(self) -> float | None:
+        if self._autotuning is None:
+            return None
+        counters = self.compilations()
+        # Where the disk cache answered, the counters of whoever filled it are restored.
+        ran = self.compile_cache() == "miss" and any(
+            name.startswith("inductor.benchmarking.") or name == "inductor.select_algorithm_autotune"
+            for name in counters
+        )
+        return None if ran and not self._autotuning.seconds else self._autotuning.seconds
+
+    def graph_breaks(self) -> int:
+        counters = self.compilations()
+        breaks = sum(n for name, n in counters.items() if name.startswith("graph_break."))
+        # A break in a loop is not counted as one: the whole frame runs eagerly.
+        return breaks + counters.get("frames.total", 0) - counters.get("frames.ok", 0)
+
     def forbid_compilation(self) -> None:
         dynamo: Any = sys.modules.get("torch._dynamo.config")
         if dynamo is not None:
@@ -236,10 +334,30 @@ class Torch:
     def event(self) -> CudaEvent:
         return CudaEvent()
 
+    def capture(self, calls: list[Callable[[], Any]]) -> CapturedGraph:
+        stream = torch.cuda.current_stream()
+        try:
+            return CapturedGraph(calls)
+        except RuntimeError as error:
+            torch.cuda.set_stream(stream)
+            torch.cuda.synchronize()
+            raise GraphUnsupported(_first_line(str(error))) from error
+
+    def stream(self) -> int | None:
+        return int(torch.cuda.current_stream().cuda_stream)
+
+    def sm_count(self) -> int | None:
+        return int(torch.cuda.get_device_properties(self.device).multi_processor_count)
+
+    def l2_bytes(self) -> int:
+        return int(torch.cuda.get_device_properties(self.device).L2_cache_size)
+
+    def free_bytes(self) -> int:
+        return int(torch.cuda.mem_get_info()[0])
+
     def flush_cache(self) -> None:
         if self._flush_buffer is None:
-            cache = torch.cuda.get_device_properties(self.device).L2_cache_size
-            elements = max(_FLUSH_BYTES, 4 * cache) // 4
+            elements = max(_FLUSH_BYTES, 4 * self.l2_bytes()) // 4
             self._flush_buffer = torch.ones(elements, dtype=torch.float32, device=self.device)
             self._flush_result = torch.empty((), dtype=torch.float32, device=self.device)
         torch.amax(self._flush_buffer, dim=0, out=self._flush_result)
@@ -271,7 +389,7 @@ class Torch:
         if torch.backends.cudnn.is_available():
             columns["cudnn"] = str(torch.backends.cudnn.version())
         if self.on_gpu:
-            columns["sm_count"] = torch.cuda.get_device_properties(self.device).multi_processor_count
+            columns["sm_count"] = self.sm_count()
         return columns
 
     def status_of(self, error: BaseException) -> tuple[Status, str] | None:
@@ -285,8 +403,20 @@ class Torch:
             inner = getattr(error, "inner_exception", None)
             if isinstance(inner, torch.OutOfMemoryError):
                 return Status.OOM, _first_line(str(inner))
-            return Status.COMPILE_ERROR, f"{type(error).__name__}: {_first_line(text)}"
+            return Status.COMPILE_ERROR, _compiler_says(type(error).__name__, text)
         return None
+
+
+def _compiler_says(kind: str, text: str) -> str:
+    """One sentence of Dynamo's or Inductor's many lines: which guard failed, or why a graph broke."""
+    lines = [line.strip() for line in text.splitlines()]
+    guards = [line.split("#")[0].strip("- ") for line in lines if line.startswith("- ")]
+    why = [line.removeprefix("Explanation:").strip() for line in lines if line.startswith("Explanation:")]
+    if kind == "RecompileError":
+        return f"a call after the warm ones was compiled again, because a guard failed: {'; '.join(guards[:1])}"
+    if kind == "Unsupported":
+        return f"graph break: {': '.join([_first_line(text), *why[:1]])}"
+    return f"{kind}: {_first_line(text)}"
 
 
 def _first_line(text: str) -> str:

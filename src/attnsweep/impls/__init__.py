@@ -15,8 +15,9 @@ from attnsweep.case import Case
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError
 from attnsweep.impls.base import Attention, FunctionAttention
+from attnsweep.metrics import Work
 
-__all__ = ["Attention", "FunctionAttention", "bind", "build", "framework", "why_missing", "why_unsupported"]
+__all__ = ["Attention", "FunctionAttention", "bind", "build", "framework", "why_missing", "why_unsupported", "work"]
 
 
 def bind(impl: dict[str, Any]) -> type[Attention]:
@@ -61,6 +62,11 @@ def why_unsupported(impl: dict[str, Any], case: Case, device: Device, compile: d
 def why_missing(impl: dict[str, Any]) -> str | None:
     """Why the implementation's library is not in this interpreter, or None; looks for it without importing it."""
     return build(impl).why_missing()
+
+
+def work(impl: dict[str, Any], case: Case) -> Work:
+    """What one call of the implementation does in this case. Imports no library."""
+    return build(impl).work(case)
 
 
 def keywords(cls: type) -> dict[str, bool]:

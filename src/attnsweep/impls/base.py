@@ -11,6 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from typing import Any, Callable, ClassVar
 
+from attnsweep import metrics
 from attnsweep.case import Case
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError, Missing, Unsupported
@@ -72,12 +73,25 @@ KERNELS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bwd": (_patterns, "a list of regular expressions"),
     "never": (_patterns, "a list of regular expressions"),
 }
+#: Of an implementation that computes in fewer bits than the case: what that is called, and the least cosine and the
+#: largest relative L1 error with which a result is still right.
+PRECISION: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "class": (
+        lambda value: isinstance(value, str) and value.strip() not in ("", "native"),
+        "a name such as int8 that is not native",
+    ),
+    "cosine": (lambda value: _number(value) and 0 < value <= 1, "a number above 0 and up to 1"),
+    "rel_l1": (lambda value: _number(value) and value > 0, "a number above 0"),
+}
+#: Its limits where a YAML names none.
+LIMITS = {"cosine": 0.99, "rel_l1": 0.1}
 
 _TYPES: tuple[tuple[str, type[Any], str], ...] = (
     ("distribution", str, "a name"),
     ("supports", dict, "a mapping"),
     ("env", dict, "a mapping"),
     ("kernels", dict, "a mapping"),
+    ("precision", dict, "null or a mapping"),
 )
 
 
@@ -90,6 +104,8 @@ class Attention(ABC):
     """
 
     framework: ClassVar[str] = "torch"
+    #: False for a ceiling: its output is not attention's, is not checked and never ranked.
+    is_attention: ClassVar[bool] = True
     #: The module whose absence means `missing`; None where the framework itself is the library.
     module: str | None = None
 
@@ -101,6 +117,7 @@ class Attention(ABC):
         distribution: str | None = None,
         supports: dict[str, Any] | None = None,
         kernels: dict[str, list[str]] | None = None,
+        precision: dict[str, Any] | None = None,
         env: dict[str, Any] | None = None,
         isolation: str = "fork",
         framework: str | None = None,
@@ -110,6 +127,9 @@ class Attention(ABC):
         self.distribution = distribution
         self.rules = supports or {}
         self.kernels = kernels or {}
+        given = {key: value for key, value in (precision or {}).items() if value is not None}
+        #: None for the case's own precision, else `class`, `cosine` and `rel_l1`.
+        self.precision = {**LIMITS, **given} if given else None
 
     @classmethod
     def validate(cls, impl: dict[str, Any]) -> None:
@@ -123,17 +143,23 @@ class Attention(ABC):
             raise ConfigError(f"impl {name}: layout must be one of {', '.join(LAYOUTS)}, not {impl['layout']!r}")
         if impl.get("isolation", "fork") not in ("fork", "spawn"):
             raise ConfigError(f"impl {name}: isolation must be fork or spawn, not {impl['isolation']!r}")
-        for key, known in (("supports", SUPPORTS), ("env", ENV), ("kernels", KERNELS)):
+        for key, known in (("supports", SUPPORTS), ("env", ENV), ("kernels", KERNELS), ("precision", PRECISION)):
             for entry, value in (impl.get(key) or {}).items():
                 if entry not in known:
                     raise ConfigError(f"impl {name}: {key} has no key {entry}; the keys are {', '.join(known)}")
                 fits, what = known[entry]
                 if value is not None and not fits(value):
                     raise ConfigError(f"impl {name}: {key}.{entry} must be {what}, not {value!r}")
+        if impl.get("precision") is not None and impl["precision"].get("class") is None:
+            raise ConfigError(f"impl {name}: precision.class must be given: {PRECISION['class'][1]}")
 
     def supports(self, case: Case, device: Device, compile_mode: str) -> str | None:
         """Why this case cannot be done on this device in this compile mode, in words, or None; imports nothing."""
         return None
+
+    def work(self, case: Case) -> metrics.Work:
+        """What one call really does: for attention the count of `metrics`."""
+        return metrics.work(case)
 
     @abstractmethod
     def prepare(self, case: Case, device: str) -> Callable[..., Any]:
@@ -144,7 +170,11 @@ class Attention(ABC):
 
     def why_unsupported(self, case: Case, device: Device, compile: dict[str, Any]) -> str | None:
         """The first of the YAML's rules that the case breaks, or what `supports` says."""
-        return broken_rule(self.rules, case, device, compile["name"]) or self.supports(case, device, compile["name"])
+        return (
+            broken_rule(self.rules, case, device, compile["name"])
+            or _unreplayed(case, device, compile.get("mode"))
+            or self.supports(case, device, compile["name"])
+        )
 
     def why_missing(self) -> str | None:
         """Why the library is not in this interpreter, or None; looks for it without importing it."""
@@ -243,6 +273,20 @@ class FunctionAttention(Attention):
             return result if output is None else result[output]
 
         return call
+
+
+def _unreplayed(case: Case, device: Device, mode: str | None) -> str | None:
+    """Why a compile mode's CUDA graphs would never be replayed, or None.
+
+    A backward pass alone runs behind one forward pass whose outputs stay alive, so each is one more warm-up run on top
+    of the last (torch 2.6 to 2.13: torch/_inductor/cudagraph_trees.py, CUDAGraphTreeManager._run).
+    """
+    if device.kind == "cuda" and case.direction == "bwd" and mode in ("reduce-overhead", "max-autotune"):
+        return (
+            "torch.compile's CUDA graphs replay a backward pass only behind its forward pass; use direction=fwd_bwd or "
+            "compile=max_autotune_no_cudagraphs"
+        )
+    return None
 
 
 def broken_rule(rules: dict[str, Any], case: Case, device: Device, compile_mode: str) -> str | None:

@@ -3,6 +3,7 @@
 pool.py       the threads, the queue of cells, Ctrl-C
 slot.py       one device: which warm process a cell gets, and what becomes of its end
 attempt.py    one run of one cell: pipes, deadline, sensors
+neighbours.py what else uses the device
 warm.py       a zygote seen from the parent
 ending.py     from what was seen to a status
 cell_log.py, locks.py, interrupt.py, pyenv.py

@@ -26,7 +26,8 @@ class Ending:
     `status` is None when the sweep's own end interrupted it: the cell stays open and has no record. `outcome`
     is the worker's, where it arrived, and then status, reason and traceback are the worker's too. Times are
     seconds of CLOCK_MONOTONIC, `started_at` is ISO 8601 in UTC, `phase` is the last one announced.
-    Samples of `telemetry` hold records.TELEMETRY's keys and `throttle`, a list of reasons.
+    Samples of `telemetry` hold records.TELEMETRY's keys and `throttle`, a list of reasons. `flags` are the slot's, for
+    the record; `looked_s` is what the slot took after `ended_s` to look for others on the GPU: no time of the cell.
     """
 
     status: Status | None
@@ -40,6 +41,8 @@ class Ending:
     phase: str | None
     max_rss_bytes: int | None
     telemetry: list[dict[str, Any]]
+    flags: frozenset[str] = frozenset()
+    looked_s: float = 0.0
 
 
 @dataclass
@@ -50,6 +53,7 @@ class Seen:
     was forked; `signalled`: the slot sent a signal for the deadline; `stuck`: it ended with its zygote alone;
     `strays_left`: processes that resisted SIGKILL; `died`: the zygote ended by itself; `stopped`: the sweep
     ended; `oom`: the kernel's OOM killer struck meanwhile; `capped`: the outcome was larger than allowed.
+    `flags` and `looked_s` are Ending's.
     """
 
     started_at: str = ""
@@ -69,6 +73,8 @@ class Seen:
     max_rss_bytes: int | None = None
     log_end: str = ""
     telemetry: list[dict[str, Any]] = field(default_factory=list)
+    flags: frozenset[str] = frozenset()
+    looked_s: float = 0.0
 
     @property
     def exit_signal(self) -> str | None:
@@ -103,6 +109,8 @@ def decide(seen: Seen, *, timeout_s: float, cap_bytes: int) -> Ending:
         phase=seen.phase,
         max_rss_bytes=seen.max_rss_bytes,
         telemetry=seen.telemetry,
+        flags=seen.flags,
+        looked_s=seen.looked_s,
     )
 
 

@@ -61,7 +61,8 @@ class Pool:
     """Runs cells, each in a process of its own, one at a time on each device.
 
     `log_folder` (made if missing) gets `<cell id>.log` for each cell that writes to stdout or stderr. `run`
-    is the entry point of every cell, as module:function. `waiting` is told who holds a device's lock.
+    is the entry point of every cell, as module:function. `waiting` is told who holds a device's lock, or uses it
+    although we hold that.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Pool:
         """
         self._log_folder.mkdir(parents=True, exist_ok=True)
         queue, stop = Queue(cells), Stop()
-        shared = Shared(stop, self._limits, self._log_folder, self._entry, os.getcwd())
+        shared = Shared(stop, self._limits, self._log_folder, self._entry, os.getcwd(), self._tell)
         stuck: list[str] = []
 
         def work(device: Device) -> None:
@@ -126,7 +127,7 @@ class Pool:
             device,
             shared.log_folder.parent,
             shared.stop,
-            self._tell_waiting,
+            self._tell,
             wanted=lambda: queue.wanted(device),
         )
         if lock is None:
@@ -134,6 +135,7 @@ class Pool:
         try:
             slot = Slot(device, shared, lock.fd)
             try:
+                slot.look()
                 while slot.stuck is None and not shared.stop.requested:
                     cell = queue.take(device)
                     if cell is None:
@@ -151,6 +153,6 @@ class Pool:
         finally:
             lock.close()
 
-    def _tell_waiting(self, sentence: str) -> None:
+    def _tell(self, sentence: str) -> None:
         with self._telling:
             self._waiting(sentence)

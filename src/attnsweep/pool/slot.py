@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from attnsweep.pool import ending, pyenv
 from attnsweep.pool.attempt import Attempt
 from attnsweep.pool.ending import Ending, Seen
 from attnsweep.pool.interrupt import Stop
+from attnsweep.pool.neighbours import Neighbours
 from attnsweep.pool.warm import Start, Zygote
 
 #: How long an unexplained end waits for the sweep's own signal: a scheduler's SIGTERM reaches all at once.
@@ -49,13 +51,14 @@ class Refusal:
 
 @dataclass
 class Shared:
-    """What the slots of one sweep have in common."""
+    """What the slots of one sweep have in common; `say` tells the user a sentence."""
 
     stop: Stop
     limits: Limits
     log_folder: Path
     run: str
     cwd: str
+    say: Callable[[str], None]
     refused: dict[Interpreter, Refusal] = field(default_factory=dict)
 
 
@@ -69,7 +72,14 @@ class Slot:
         self.device, self._shared, self._lock = device, shared, lock
         self._warm: OrderedDict[Interpreter, Zygote] = OrderedDict()
         self._sensors = Sensors(device.uuid) if device.kind == "cuda" else None
+        self._neighbours = Neighbours(device, self._sensors, shared.stop, shared.say)
+        self._flags: frozenset[str] = frozenset()
         self.stuck: str | None = None
+
+    def look(self) -> None:
+        """Before the first cell: where the device is busy without us, every cell that runs here is flagged."""
+        if self._neighbours.busy():
+            self._flags = frozenset({"gpu_busy"})
 
     def close(self) -> None:
         """End all zygotes and give the sensors back."""
@@ -87,7 +97,7 @@ class Slot:
             zygote = self._zygote(cell.interpreter)
             if zygote is None:
                 return self._not_run(cell)
-            seen = self._attempt(zygote, cell)
+            seen = self._watched(zygote, cell)
             if not ending.interrupted(seen):
                 break
             if self._shared.stop.wait(_SAME_SIGNAL_S):
@@ -95,6 +105,18 @@ class Slot:
             if again or self.stuck:
                 break
         return ending.decide(seen, timeout_s=cell.timeout_s, cap_bytes=limits.outcome_cap_bytes)
+
+    def _watched(self, zygote: Zygote, cell: Cell) -> Seen:
+        """One attempt, and whether others had the device open just before or just after it."""
+        foreign = self._neighbours.foreign()
+        seen = self._attempt(zygote, cell)
+        # What is stuck there would be taken for somebody else's.
+        if not (foreign or seen.stopped or self.stuck):
+            begin = time.monotonic()
+            foreign = self._neighbours.foreign()
+            seen.looked_s = time.monotonic() - begin
+        seen.flags = self._flags | ({"foreign_process"} if foreign else set())
+        return seen
 
     def _attempt(self, zygote: Zygote, cell: Cell) -> Seen:
         limits = self._shared.limits

@@ -22,10 +22,16 @@ MEASURED = 3
 FLOOR = 0.02
 
 #: Flags of results that are shown and never compared.
-NOT_RANKED = ("implausible", "unchecked")
+NOT_RANKED = ("implausible", "unchecked", "ceiling")
 
 #: How the mark of a result begins that is not in the case's own precision; its class follows.
 PRECISION = "precision "
+
+#: The columns with the interval within a process, for each latency that has one.
+_ENDS = {
+    "latency_ms": ("latency_ci_low_ms", "latency_ci_high_ms"),
+    "sustained_ms": ("sustained_ci_low_ms", "sustained_ci_high_ms"),
+}
 
 #: What each kind of interval is, for the reader.
 INTERVALS = {
@@ -68,6 +74,11 @@ class Measurement:
     marks: tuple[str, ...]
 
     @property
+    def precision(self) -> str:
+        """The quantised classes that it was computed in; empty for the case's own precision."""
+        return ", ".join(mark.removeprefix(PRECISION) for mark in self.marks if mark.startswith(PRECISION))
+
+    @property
     def kernels(self) -> list[str]:
         """The short names of the kernels that ran, each once."""
         return short_names(name for row in self.rows for name in row.get("kernel_names") or [])
@@ -88,7 +99,7 @@ class Measurement:
 
 
 def measure(label: Label, rows: list[Row], column: str, extra: tuple[str, ...] = ()) -> Measurement:
-    """The records of one label in one case as one measurement; `column` is latency_ms or kernel_ms.
+    """The records of one label in one case as one measurement; `column` is latency_ms, kernel_ms or sustained_ms.
 
     Not ranked is what has no ok process, a process that was incorrect, or one with a flag of NOT_RANKED. `extra`
     are marks beyond the records' own.
@@ -115,7 +126,7 @@ def measure(label: Label, rows: list[Row], column: str, extra: tuple[str, ...] =
     if status is not Status.OK:
         return Measurement(label, status, None, None, False, len(ok), tuple(rows), tuple(marks))
     medians = [float(row[column]) for row in ok]
-    within = [_within(row) for row in ok] if column == "latency_ms" else []
+    within = [_within(row, *_ENDS[column]) for row in ok] if column in _ENDS else []
     interval = _interval(medians, [one for one in within if one is not None])
     ranked = not any(flag in flags for flag in NOT_RANKED)
     return Measurement(label, status, median(medians), interval, ranked, len(ok), tuple(rows), tuple(marks))
@@ -134,12 +145,17 @@ def beats(fast: Measurement, slow: Measurement) -> bool:
     return not fast.interval.overlaps(slow.interval) and slow.latency_ms > fast.latency_ms * (1 + floor)
 
 
+def unbeaten(ranked: dict[str, Measurement]) -> tuple[str, ...]:
+    """Of measurements by label, fastest first, the first and those that it does not beat."""
+    return tuple(text for text, one in ranked.items() if not beats(next(iter(ranked.values())), one))
+
+
 def _positive(value: float | None) -> bool:
     return value is not None and math.isfinite(value) and value > 0
 
 
-def _within(row: Row) -> tuple[float, float] | None:
-    low, high = row["latency_ci_low_ms"], row["latency_ci_high_ms"]
+def _within(row: Row, lower: str, upper: str) -> tuple[float, float] | None:
+    low, high = row[lower], row[upper]
     return (low, high) if low is not None and high is not None and low <= high else None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from attnsweep.report import html, plots
 from attnsweep.report.aggregate import ENOUGH
+from attnsweep.report.compiling import compile_table
 from attnsweep.report.csvfile import to_csv
 from attnsweep.report.derive import Derived
 from attnsweep.report.failures import counts, failure_table, failures
@@ -17,16 +18,25 @@ from attnsweep.report.load import RESULTS, Loaded, write
 from attnsweep.report.machines import library_table, machine_table
 from attnsweep.report.notes import Footnotes
 from attnsweep.report.summary import best_table, latency_table, standings_table, status_table
+from attnsweep.report.sustained import load_table, load_verdict
 from attnsweep.report.tables import to_markdown
 from attnsweep.report.text import count, markdown
+from attnsweep.report.timers import timer_table
 from attnsweep.report.words import RULE, no_plot, title, verdict
 
 METHOD = (
     "Each measurement ran alone in a process of its own. Outputs are compared with a reference of higher "
     "precision before anything is timed; an incorrect result carries no time.",
-    "The latency is the median of short bursts after a rest (on a CPU of all samples), with a cold L2 cache "
-    "unless the table says otherwise. A case is ranked on its primary timer where all its results have the "
-    "same, else on the kernels' busy time where all have that, else in a table for each timer.",
+    "The latency is the median of short bursts after a rest (on a CPU of all samples). Under load means calls back to "
+    "back until the latency is steady: clocks fall there, and another may be the fastest.",
+    "The primary timer belongs to the case: a CUDA graph of many calls where 0.1 ms would do for its FLOPs at 1000 "
+    "TFLOP/s and its bytes at 4 TB/s, else CUDA events around each call, and the wall clock on a CPU. A case is ranked "
+    "on its primary timer where all its results have the same, else on the kernels' busy time where all have that, "
+    "else in a table for each timer.",
+    "The L2 cache is cold before each call unless the table says otherwise: events and kernels are timed after a read "
+    "of more than it holds, graphs and loads rotate over copies of the inputs that together exceed it.",
+    "Ceilings are bounds to compare with, not attention, and never ranked: the case's FLOPs as one matmul "
+    "(ceiling_matmul), its bytes as one copy (ceiling_copy).",
     "Several processes of one cell: the latency is the median of theirs. With fewer than "
     f"{ENOUGH} processes the interval is the widest one within a process, stretched to the range of the "
     f"processes' medians; from {ENOUGH} on it is the 95 % interval of the median over processes.",
@@ -47,8 +57,10 @@ def content_of(derived: Derived, loaded: Loaded, drawn: Sequence[plots.Plot]) ->
         Block(
             anchor=f"table-{number}",
             title=title(section),
-            verdict=verdict(section),
+            verdict=" ".join(said for said in (verdict(section), load_verdict(section)) if said),
             latency=latency_table(section, notes),
+            timers=timer_table(section),
+            load=load_table(section, notes),
             best=best_table(section, notes),
             standings=standings_table(section, notes),
             plots=tuple(plot for plot in drawn if plot.section is section),
@@ -62,6 +74,7 @@ def content_of(derived: Derived, loaded: Loaded, drawn: Sequence[plots.Plot]) ->
         blocks=blocks,
         legend=tuple(notes.legend()),
         kernels=kernel_table(derived),
+        compilation=compile_table(derived),
         statuses=status_table(derived),
         failures=tuple(found),
         failure_table=failure_table(found),
@@ -87,7 +100,7 @@ def write_report(derived: Derived, loaded: Loaded, folder: Path) -> Content:
     """Write all files of the report into `folder`, which is made, and return what they say."""
     folder.mkdir(parents=True, exist_ok=True)
     write(loaded.table, folder / RESULTS)
-    drawn = plots.draw_all(derived, folder / "plots")
+    drawn = plots.draw_all(derived, folder / "plots", loaded.raw)
     content = content_of(derived, loaded, drawn)
     (folder / "summary.csv").write_text(to_csv(derived), encoding="utf-8")
     (folder / "summary.md").write_text(to_summary(content), encoding="utf-8")
@@ -95,12 +108,8 @@ def write_report(derived: Derived, loaded: Loaded, folder: Path) -> Content:
     return content
 
 
-def _images(block: Block, *, winners: bool) -> list[str]:
-    return [
-        f"![{markdown(plot.alt)}](plots/{plot.stem}.png)\n"
-        for plot in block.plots
-        if (plot.kind == "winners") is winners
-    ]
+def _images(block: Block, *kinds: str) -> list[str]:
+    return [f"![{markdown(plot.alt)}](plots/{plot.stem}.png)\n" for plot in block.plots if plot.kind in kinds]
 
 
 def to_summary(content: Content) -> str:
@@ -114,19 +123,29 @@ def to_summary(content: Content) -> str:
         if block.standings.rows:
             parts.append(to_markdown(block.best))
             parts.append(to_markdown(replace(block.standings, title="")))
-            parts += _images(block, winners=True)
+            parts += _images(block, "winners")
     parts.append("## Tables\n")
     parts += [to_markdown(block.latency) for block in content.blocks]
     if content.legend:
         parts.append(
             "Marks: " + "; ".join(f"<sup>{mark}</sup> {markdown(told)}" for mark, told in content.legend) + ".\n"
         )
+    if any(block.load.rows for block in content.blocks):
+        parts.append("## Under load\n")
+        for block in content.blocks:
+            if block.load.rows:
+                parts += [to_markdown(block.load), *_images(block, "load")]
+    if any(block.timers.rows for block in content.blocks):
+        parts.append("## Timers\n")
+        parts += [to_markdown(block.timers) for block in content.blocks if block.timers.rows]
     parts.append("## Plots\n")
     for block in content.blocks:
         parts += [f"{markdown(block.title)}: {markdown(block.no_plot)}\n"] if block.no_plot else []
-        parts += _images(block, winners=False)
+        parts += _images(block, *plots.AGAINST_AXIS)
     parts.append("## Kernels\n")
     parts.append(to_markdown(content.kernels))
+    if content.compilation.rows:
+        parts += ["## Compilation\n", to_markdown(replace(content.compilation, title=""))]
     parts.append("## Failures\n")
     parts.append(to_markdown(content.statuses))
     parts.append(to_markdown(content.failure_table))

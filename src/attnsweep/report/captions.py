@@ -39,17 +39,18 @@ def starred(section: Section, text: str) -> bool:
     return not native
 
 
-def heading(section: Section, width: float) -> list[str]:
-    """Title above, what is constant and what the star means below it, wrapped to the figure's width."""
+def heading(section: Section, width: float, shown: str = "") -> list[str]:
+    """Title above, what is constant, what the star means and what is `shown` below, wrapped to the figure's width."""
     room = int((width - 0.3) / 0.085)
     lines = [drawable(title(section), room)]
     timer = listing(list(dict.fromkeys(case.timer for case in section.rankable)))
     below = "; ".join(part for part in (constants(section), f"timer {timer}" if timer else "") if part)
     if any(starred(section, one.label.text) for one in section.standings):
         below += ("; " if below else "") + "* not in the case's own precision"
-    lines += textwrap.wrap(drawable(below, 2 * room), room)
+    for told in (below, shown):
+        lines += textwrap.wrap(drawable(told, 2 * room), room)
     return lines
 
 
-def set_heading(figure: Figure, section: Section, width: float) -> None:
-    figure.suptitle("\n".join(heading(section, width)), x=0.1 / width, ha="left", fontsize=10)
+def set_heading(figure: Figure, section: Section, width: float, shown: str = "") -> None:
+    figure.suptitle("\n".join(heading(section, width, shown)), x=0.1 / width, ha="left", fontsize=10)

@@ -84,13 +84,12 @@ def _show(derived: Derived, loaded: Loaded, content: Content, folder: Path) -> N
     from attnsweep.report.summary import best_table, standings_table
     from attnsweep.report.tables import to_rich
     from attnsweep.report.text import line
-    from attnsweep.report.words import title, verdict
 
     console = Console(highlight=False, markup=False, emoji=False)
     notes = Footnotes(derived)
-    for section in derived.sections:
-        console.print(Text(line(title(section)), style="bold"))
-        console.print(Text(line(verdict(section))))
+    for section, block in zip(derived.sections, content.blocks, strict=True):
+        console.print(Text(line(block.title), style="bold"))
+        console.print(Text(line(block.verdict)))
         if section.standings:
             console.print(Text(line(section.baseline_why)))
             console.print()

@@ -6,14 +6,17 @@ import csv
 import io
 from typing import Any
 
+from attnsweep.report.aggregate import Measurement
 from attnsweep.report.derive import CASE_FIELDS, CaseRow, Derived, Section
+from attnsweep.report.sustained import reasons, under_load
 from attnsweep.report.text import csv_text
 
 #: Medians over the processes of a measurement, copied under their own names.
 _NUMBERS = (
     "sustained_ms",
-    "kernel_ms",
+    "events_ms",
     "graph_ms",
+    "kernel_ms",
     "host_ms",
     "p10_ms",
     "p90_ms",
@@ -21,15 +24,22 @@ _NUMBERS = (
     "peak_fraction_at_clock",
     "max_abs_err",
     "rel_l2",
+    "rel_l1",
     "cosine",
     "err_ratio",
+    "grad_err_ratio",
     "peak_memory_bytes",
     "workspace_bytes",
     "first_call_s",
     "compile_s",
+    "autotune_s",
     "sm_clock_mhz",
+    "burst_clock_mhz",
+    "load_clock_mhz",
     "power_w",
+    "load_power_w",
     "energy_mj",
+    "kernel_count",
 )
 
 COLUMNS = (
@@ -39,6 +49,7 @@ COLUMNS = (
     *("processes", "processes_ok", "timer", "latency_ms", "interval_low_ms", "interval_high_ms", "interval"),
     *("baseline", "speedup", "slowdown", "tflops", "gb_per_s", "tokens_per_s"),
     *_NUMBERS,
+    *("sustained_low_ms", "sustained_high_ms", "sustained_interval", "load_throttle"),
     *("bound", "precision_class", "flags", "kernels", "hosts", "reason", "command"),
 )
 
@@ -50,10 +61,11 @@ def to_csv(derived: Derived) -> str:
     writer.writerow(COLUMNS)
     for section in derived.sections:
         for case in section.cases:
-            ranks = {text: place for place, text in enumerate(case.ranked, start=1)}
+            ranks = {text: list(case.rivals(text)).index(text) + 1 for text in case.ranked}
+            loads = under_load(case)
             for text in section.labels:
                 if text in case.measured:
-                    row = _row(section, case, text, ranks.get(text))
+                    row = _row(section, case, text, ranks.get(text)) | _load(loads.get(text))
                     writer.writerow([_field(row[name]) for name in COLUMNS])
     return out.getvalue()
 
@@ -110,8 +122,29 @@ def _row(section: Section, case: CaseRow, text: str, rank: int | None) -> dict[s
     }
 
 
+def _load(one: Measurement | None) -> dict[str, Any]:
+    interval = None if one is None else one.interval
+    return {
+        "sustained_low_ms": interval.low if interval else None,
+        "sustained_high_ms": interval.high if interval else None,
+        "sustained_interval": interval.kind if interval else None,
+        "load_throttle": " ".join(reasons(one)) if one else "",
+    }
+
+
 #: What an incorrect record carries too.
-_ERRORS = frozenset({"max_abs_err", "rel_l2", "cosine", "err_ratio", "peak_memory_bytes", "workspace_bytes"})
+_ERRORS = frozenset(
+    {
+        "max_abs_err",
+        "rel_l2",
+        "rel_l1",
+        "cosine",
+        "err_ratio",
+        "grad_err_ratio",
+        "peak_memory_bytes",
+        "workspace_bytes",
+    }
+)
 
 #: What is derived from the primary timer's latency and says nothing where kernel_ms ranks the case.
 _PRIMARY = frozenset({"peak_fraction", "peak_fraction_at_clock", "p10_ms", "p90_ms"})

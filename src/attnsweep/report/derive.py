@@ -9,7 +9,7 @@ from typing import Any
 
 from attnsweep.errors import ConfigError, Status
 from attnsweep.report import labels as naming
-from attnsweep.report.aggregate import Measurement, beats, measure
+from attnsweep.report.aggregate import Measurement, measure, unbeaten
 from attnsweep.report.labels import Label
 from attnsweep.report.load import Row
 from attnsweep.report.pooling import newest_group
@@ -52,9 +52,10 @@ class Key:
 class CaseRow:
     """One case: `measured` by label text, `timer` the measure that ranks it, `fastest` those nothing beats.
 
-    `fastest` holds one label where it wins, several where the lowest latency does not beat the others (a tie), none
-    where nothing is ranked; the lowest latency comes first. `primary` is false where kernel_ms stands in for
-    latencies of different timers.
+    Results compete within their precision only: `fastest` is of the case's own, else (nothing of that is ranked) of the
+    quantised class with the lowest latency. It holds one label where it wins, several where the lowest latency does not
+    beat the others (a tie), none where nothing is ranked; the lowest latency comes first. `primary` is false where
+    kernel_ms stands in for latencies of different timers.
     """
 
     case: str
@@ -71,6 +72,24 @@ class CaseRow:
         able = {text: one for text, one in self.measured.items() if one.ranked}
         return dict(sorted(able.items(), key=lambda item: (item[1].latency_ms or math.inf, item[0])))
 
+    def rivals(self, text: str) -> dict[str, Measurement]:
+        """What is ranked in the precision of a label, itself included, fastest first."""
+        own = self.measured[text].precision
+        return {other: one for other, one in self.ranked.items() if one.precision == own}
+
+    @property
+    def precision(self) -> str:
+        """That of `fastest`: empty for the case's own and where nothing is ranked."""
+        return self.measured[self.fastest[0]].precision if self.fastest else ""
+
+    @property
+    def best_quantised(self) -> dict[str, tuple[str, ...]]:
+        """For each quantised class that is ranked the labels that nothing of that class beats, as in `fastest`."""
+        firsts: dict[str, str] = {}
+        for text, one in self.ranked.items():
+            firsts.setdefault(one.precision, text)
+        return {precision: unbeaten(self.rivals(text)) for precision, text in firsts.items() if precision}
+
     def ratio(self, text: str, over: str) -> float | None:
         """Latency of `over` / latency of `text`, how many times as fast; None unless both are ranked."""
         mine, other = self.measured.get(text), self.measured.get(over)
@@ -83,11 +102,11 @@ class CaseRow:
 
 @dataclass(frozen=True)
 class Standing:
-    """How one label did over a table: `wins` alone, `ties`, `unopposed` (nothing else is ranked), `cases`.
+    """How one label did over a table: `wins` alone, `ties`, `unopposed` (no rival is ranked), `cases`.
 
-    `speedup` over the baseline is a geometric mean over `speedup_cases`, `slowdown` against the fastest of
-    each case one over `cases`. `complete` says that the label is ranked in every case in which anything is;
-    `marks` are footnotes of the means.
+    Wins and ties are counted among results of its own `precision`, which is empty for the case's. `speedup` over the
+    baseline is a geometric mean over `speedup_cases`, `slowdown` against the fastest of each case one over `cases`.
+    `complete` says that the label is ranked in every case in which anything is; `marks` are footnotes of the means.
     """
 
     label: Label
@@ -100,11 +119,15 @@ class Standing:
     speedup_cases: int
     slowdown: float
     marks: tuple[str, ...] = ()
+    precision: str = ""
 
 
 @dataclass(frozen=True)
 class Section:
-    """One table: its cases in order, the standings best first, and the baseline with why it is the one."""
+    """One table: its cases in order, the standings best first, and the baseline with why it is the one.
+
+    Quantised standings come after all others.
+    """
 
     key: Key
     cases: tuple[CaseRow, ...]
@@ -116,6 +139,11 @@ class Section:
     def rankable(self) -> tuple[CaseRow, ...]:
         """The cases in which at least one label is ranked."""
         return tuple(case for case in self.cases if case.fastest)
+
+    @property
+    def contenders(self) -> tuple[Standing, ...]:
+        """The standings that the verdict is about: in the case's own precision, without any in that of the first."""
+        return tuple(one for one in self.standings if one.precision == self.standings[0].precision)
 
     @property
     def labels(self) -> dict[str, Label]:
@@ -253,10 +281,11 @@ def _case(groups: dict[Label, list[Row]], column: str, timer: str, replaced: fro
         str(first["case"]), fields, values[0] if values else None, timer, measured, (), column == "latency_ms"
     )
     ranked = case.ranked
-    best = next(iter(ranked.values()), None)
-    if best is None:
+    if not ranked:
         return case
-    return replace(case, fastest=tuple(text for text, one in ranked.items() if one is best or not beats(best, one)))
+    # Of the case's own precision where there is one: the others' speed has a price.
+    leading = next((text for text, one in ranked.items() if not one.precision), next(iter(ranked)))
+    return replace(case, fastest=unbeaten(case.rivals(leading)))
 
 
 def _section(key: Key, cases: list[CaseRow], wanted: Label | None) -> Section:
@@ -267,7 +296,7 @@ def _section(key: Key, cases: list[CaseRow], wanted: Label | None) -> Section:
     baseline, why = _baseline(labels, complete, rankable, wanted)
     standings = [_standing(label, rankable, text in complete, baseline) for text, label in labels.items()]
     placed = [one for one in standings if one.cases]
-    placed.sort(key=lambda one: (not one.complete, -one.cases, one.slowdown, one.label.text))
+    placed.sort(key=lambda one: (one.precision, not one.complete, -one.cases, one.slowdown, one.label.text))
     return Section(key, tuple(ordered), tuple(placed), baseline, why)
 
 
@@ -309,6 +338,9 @@ def _baseline(
             return wanted.text, f"Baseline: {wanted.text} (chosen)."
         some = f"it is ranked in {having} of {len(rankable)} cases, and the others have no speed-up"
         return wanted.text, f"Baseline: {wanted.text} (chosen); {some}."
+    native = {text for case in rankable for text, one in case.ranked.items() if not one.precision}
+    if native:
+        complete = [text for text in complete if text in native]
     if not complete:
         return None, "No speed-ups: no implementation is ok in every case, so there is no baseline."
     naive = [labels[text] for text in complete if labels[text].impl == DEFAULT_BASELINE and labels[text].plain]
@@ -322,15 +354,16 @@ def _baseline(
 def _standing(label: Label, rankable: list[CaseRow], complete: bool, baseline: str | None) -> Standing:
     text = label.text
     mine = [case for case in rankable if text in case.ranked]
-    alone = [case for case in mine if case.fastest == (text,)]
-    unopposed = sum(len(case.ranked) == 1 for case in alone)
+    leading = [(case, unbeaten(case.rivals(text))) for case in mine]
+    alone = [case for case, leaders in leading if leaders == (text,)]
+    unopposed = sum(len(case.rivals(text)) == 1 for case in alone)
     ratios = [case.ratio(text, baseline) for case in mine] if baseline is not None else []
     known = [ratio for ratio in ratios if ratio is not None]
     used = {version for case in mine for version in case.measured[text].texts("impl_version")}
     return Standing(
         label=label,
         wins=len(alone) - unopposed,
-        ties=sum(text in case.fastest and len(case.fastest) > 1 for case in mine),
+        ties=sum(text in leaders and len(leaders) > 1 for _, leaders in leading),
         unopposed=unopposed,
         cases=len(mine),
         complete=complete,
@@ -338,6 +371,7 @@ def _standing(label: Label, rankable: list[CaseRow], complete: bool, baseline: s
         speedup_cases=len(known),
         slowdown=geometric_mean([_latency(case, text) / _latency(case, case.fastest[0]) for case in mine]),
         marks=("mixed versions",) if len(used) > 1 else (),
+        precision=next((case.measured[text].precision for case in mine if case.measured[text].precision), ""),
     )
 
 

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from attnsweep.report.failures import Failure
-from attnsweep.report.plots import Plot
+from attnsweep.report.plots import AGAINST_AXIS, Plot
 from attnsweep.report.tables import Table
 from attnsweep.report.text import line, visible
 
@@ -24,6 +24,8 @@ class Block:
     title: str
     verdict: str
     latency: Table
+    timers: Table
+    load: Table
     best: Table
     standings: Table
     plots: tuple[Plot, ...]
@@ -44,6 +46,7 @@ class Content:
     blocks: tuple[Block, ...]
     legend: tuple[tuple[str, str], ...]
     kernels: Table
+    compilation: Table
     statuses: Table
     failures: tuple[Failure, ...]
     failure_table: Table
@@ -61,7 +64,7 @@ def to_html(content: Content, plots: Path) -> str:
     environment.filters["visible"] = lambda value: visible(value, keep="\n\t")
     environment.filters["svg"] = lambda plot: _data_uri(plots / f"{plot.stem}.svg")
     source = resources.files("attnsweep.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(page=content)
+    return environment.from_string(source).render(page=content, against_axis=AGAINST_AXIS)
 
 
 def _data_uri(path: Path) -> str:

@@ -15,14 +15,31 @@ from attnsweep.errors import ConfigError, RecordError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: One record as a mapping of column to value, without the raw columns.
+#: One record as a mapping of column to value, without the raw columns, and its PLACE.
 Row = dict[str, Any]
 
 RESULTS = "results.parquet"
 REPORT = "report"
 
-#: Columns that no table or plot needs; they stay in results.parquet.
-RAW = ("samples_ms", "sample_start_s", "sample_block", "telemetry", "config")
+#: Columns with thousands of values a record. Rows do not have them; `Loaded.raw` gives those of one.
+RAW = (
+    "samples_ms",
+    "sample_start_s",
+    "sample_block",
+    "block_clock_mhz",
+    "sustained_samples_ms",
+    "sustained_start_s",
+    "sustained_clock_mhz",
+    "sustained_clock_start_s",
+    "telemetry",
+    "config",
+)
+
+#: The key under which a row says where its record is in the table.
+PLACE = "place"
+
+#: Files read at a time. A table of one row takes 100 kB whatever it holds, so that many become one at once.
+BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -40,8 +57,15 @@ class Loaded:
 
     def rows(self) -> list[Row]:
         """The records as dicts without the raw columns; numbers that are not finite are None."""
-        kept = self.table.drop_columns(list(RAW)).to_pylist()
-        return [{name: _finite(value) for name, value in row.items()} for row in kept]
+        kept = self.table.drop_columns(list(RAW)).combine_chunks().to_pylist()
+        return [
+            {name: _finite(value) for name, value in row.items()} | {PLACE: place} for place, row in enumerate(kept)
+        ]
+
+    def raw(self, row: Row) -> Row:
+        """The raw columns of the record that one of `rows` is about."""
+        found: Row = self.table.select(list(RAW)).slice(row[PLACE], 1).to_pylist()[0]
+        return found
 
 
 def find(folders: list[Path]) -> list[Path]:
@@ -84,28 +108,33 @@ def load(folders: list[Path]) -> Loaded:
     import pyarrow as pa
 
     paths = find(folders)
-    try:
-        tables, unreadable = [records.read(paths)], list[str]()
-    except RecordError:
-        tables, unreadable = _one_by_one(paths)
+    tables: list[pa.Table] = []
+    unreadable: list[str] = []
+    for start in range(0, len(paths), BATCH):
+        batch = paths[start : start + BATCH]
+        try:
+            tables.append(records.read(batch).combine_chunks())
+        except RecordError:
+            tables += _one_by_one(batch, unreadable)
     if not tables:
         raise ConfigError(f"no record could be read: {unreadable[0]}")
-    merged = pa.concat_tables(tables).combine_chunks()
+    merged = pa.concat_tables(tables)
     if merged.num_rows == 0:
         raise ConfigError(f"{', '.join(map(str, folders))}: the files found hold no records")
-    newest = merged.take(_newest(merged))
+    keep = _newest(merged)
+    newest = merged if len(keep) == merged.num_rows else merged.take(keep)
     return Loaded(newest, len(paths) - len(unreadable), merged.num_rows - newest.num_rows, tuple(unreadable))
 
 
-def _one_by_one(paths: list[Path]) -> tuple[list[pa.Table], list[str]]:
-    """The tables of the files that can be read, and why the others cannot."""
-    tables, unreadable = [], []
+def _one_by_one(paths: list[Path], unreadable: list[str]) -> list[pa.Table]:
+    """The tables of the files that can be read; why the others cannot is added to `unreadable`."""
+    tables = []
     for path in paths:
         try:
             tables.append(records.read([path]))
         except RecordError as error:
             unreadable.append(str(error))
-    return tables, unreadable
+    return tables
 
 
 def write(table: pa.Table, path: Path) -> None:
@@ -114,7 +143,8 @@ def write(table: pa.Table, path: Path) -> None:
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        pq.write_table(table, temporary, compression="zstd")
+        # By groups of rows: the writer holds one of them in memory, and a reader needs only its own.
+        pq.write_table(table, temporary, compression="zstd", row_group_size=BATCH)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

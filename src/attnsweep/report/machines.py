@@ -23,8 +23,11 @@ _TEXTS = (
 )
 _RANGES = (
     ("SM clock while timing", "sm_clock_mhz", "MHz"),
+    ("SM clock in bursts, by counters", "burst_clock_mhz", "MHz"),
+    ("SM clock under load, by counters", "load_clock_mhz", "MHz"),
     ("memory clock while timing", "mem_clock_mhz", "MHz"),
     ("power while timing", "power_w", "W"),
+    ("power under load", "load_power_w", "W"),
     ("power limit", "power_limit_w", "W"),
     ("highest temperature", "temperature_c", "C"),
 )
@@ -53,8 +56,8 @@ def _describe(device: str, host: str, rows: list[Row]) -> dict[str, str]:
     said |= {name: _distinct(rows, column) for name, column in _TEXTS}
     for name, column, unit in _RANGES:
         said[name] = span([row[column] for row in rows if row[column] is not None], unit)
-    reasons = sorted({line(reason) for row in rows for reason in row["throttle"] or []})
-    said["throttle reasons seen"] = ", ".join(reasons)
+    for name, column in (("throttle reasons seen", "throttle"), ("throttle reasons under load", "load_throttle")):
+        said[name] = ", ".join(sorted({line(reason) for row in rows for reason in row[column] or []}))
     started = sorted(moment(row["started_at"]) for row in rows if row["started_at"])
     if started:
         first, last = (f"{one:%Y-%m-%d %H:%M}" for one in (started[0], started[-1]))

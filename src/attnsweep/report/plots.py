@@ -1,10 +1,11 @@
-"""Plots as PNG and SVG: latency and throughput against the axis, and who won by how much."""
+"""Plots as PNG and SVG: latency and throughput against the axis, latency under load, and who won by how much."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,18 @@ from attnsweep.report.aggregate import Measurement
 from attnsweep.report.bars import winner_bars
 from attnsweep.report.captions import names, set_heading
 from attnsweep.report.derive import CaseRow, Derived, Section
+from attnsweep.report.load import Row
 from attnsweep.report.styles import Style, assign, drawable, settings
 from attnsweep.report.text import whole
+from attnsweep.report.traces import load_plot, traced
 from attnsweep.report.words import field_value, shown_fields, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+#: Kinds of plots that show a measure against the axis; the others stand beside a table.
+AGAINST_AXIS = ("latency", "throughput", "bandwidth")
 
 #: Panels of one figure; more become further figures.
 PANELS = 6
@@ -57,20 +63,23 @@ class Measure:
         return None if amount is None else amount / (latency_ms * 1e-3) / self.scale
 
 
-def draw_all(derived: Derived, folder: Path) -> list[Plot]:
-    """Write every plot into `folder`, made if need be, and say which; plots of an earlier run are removed."""
+def draw_all(derived: Derived, folder: Path, raw: Callable[[Row], Row]) -> list[Plot]:
+    """Write every plot into `folder`, made if need be, and say which; plots of an earlier run are removed.
+
+    `raw` gives the raw columns of a row.
+    """
     import matplotlib as mpl
 
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
-        if re.fullmatch(r"(latency|throughput|bandwidth|winners)-.*\.(png|svg)", old.name):
+        if re.fullmatch(r"(latency|throughput|bandwidth|load|winners)-.*\.(png|svg)", old.name):
             old.unlink()
     styles = assign(list(derived.labels))
     drawn: list[Plot] = []
     taken: set[str] = set()
     with mpl.rc_context(settings()):
         for section in derived.sections:
-            for kind, alt, figure in _figures(section, styles):
+            for kind, alt, figure in _figures(section, styles, raw):
                 stem = _stem(kind, section, taken)
                 _save(figure, folder / stem)
                 drawn.append(Plot(section, kind, stem, alt))
@@ -97,7 +106,7 @@ def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path.with_name(path.name + ".svg"), metadata={"Date": None, "Creator": "attnsweep"})
 
 
-def _figures(section: Section, styles: dict[str, Style]) -> list[tuple[str, str, Figure]]:
+def _figures(section: Section, styles: dict[str, Style], raw: Callable[[Row], Row]) -> list[tuple[str, str, Figure]]:
     made: list[tuple[str, str, Figure]] = []
     cases = [case for case in section.rankable if case.axis_value is not None]
     if cases:
@@ -107,6 +116,10 @@ def _figures(section: Section, styles: dict[str, Style]) -> list[tuple[str, str,
                 part = dict(panels[start : start + PANELS])
                 alt = f"{measure.axis} against {section.key.axis or 'the axis'}: {title(section)}"
                 made.append((measure.kind, alt, _lines(section, part, measure, styles)))
+    load = traced(section, raw)
+    if load is not None:
+        alt = f"Latency and SM clock against time under load: {title(section)}"
+        made.append(("load", alt, load_plot(section, load, styles)))
     if section.standings:
         made.append(("winners", f"Who is fastest, by how much: {title(section)}", winner_bars(section, styles)))
     return made

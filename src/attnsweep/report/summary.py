@@ -11,6 +11,8 @@ from attnsweep.report.notes import Footnotes
 from attnsweep.report.tables import Cell, Column, Table
 from attnsweep.report.text import count, digits, times
 from attnsweep.report.words import (
+    about_ceilings,
+    ceilings,
     constants,
     field_value,
     floor,
@@ -29,6 +31,7 @@ def latency_table(section: Section, footnotes: Footnotes) -> Table:
     several = len({case.timer for case in section.cases if case.timer}) > 1
     labels = [standing.label.text for standing in section.standings]
     labels.sort(key=lambda text: text != section.baseline)
+    labels += ceilings(section)
     peaks = [_of_peak(case) for case in section.cases]
     peaked = any(peak is not None for peak in peaks)
     columns = [Column(name, number=name != "case") for name in names]
@@ -57,6 +60,8 @@ def latency_table(section: Section, footnotes: Footnotes) -> Table:
         intervals(section),
         floor(section),
         f"All rows: {constants(section)}." if constants(section) else "",
+        about_ceilings(section),
+        *_apart(section),
         _absent(section),
     ]
     return Table(title(section), tuple(note for note in notes if note), tuple(columns), tuple(rows))
@@ -66,7 +71,11 @@ def _fastest(case: CaseRow) -> Cell:
     if not case.fastest:
         return Cell("none", dim=True)
     told = together([case.measured[text].label for text in case.fastest])
-    return Cell(told, detail="" if told.startswith("tie: ") else ", ".join(case.fastest[1:]))
+    beside = []
+    for precision, best in case.best_quantised.items():
+        name = together([case.measured[text].label for text in best])
+        beside.append(precision if best == case.fastest else f"{precision}: {name}")
+    return Cell(told, "; ".join(beside), detail="" if told.startswith("tie: ") else ", ".join(case.fastest[1:]))
 
 
 def _of_peak(case: CaseRow) -> float | None:
@@ -92,8 +101,8 @@ def _latency_cell(case: CaseRow, text: str, baseline: str | None, footnotes: Foo
 
 
 def _absent(section: Section) -> str:
-    """A sentence on the labels that are ranked in no case."""
-    ranked = {standing.label.text for standing in section.standings}
+    """A sentence on the labels that could be ranked and are in no case."""
+    ranked = {*(standing.label.text for standing in section.standings), *ceilings(section)}
     why: dict[str, Counter[str]] = defaultdict(Counter)
     for case in section.cases:
         for text, one in case.measured.items():
@@ -114,9 +123,9 @@ def standings_table(section: Section, footnotes: Footnotes, short: bool = False)
     columns += [Column("vs best" if short else "time against the fastest", True)]
     total = len(section.cases)
     rows = []
-    most = max((one.wins + one.unopposed for one in section.standings), default=0)
+    most = max((one.wins + one.unopposed for one in section.contenders), default=0)
     for one in section.standings:
-        leads = most > 0 and one.wins + one.unopposed == most
+        leads = most > 0 and one.wins + one.unopposed == most and one in section.contenders
         row = [
             Cell(one.label.text, marks=footnotes.precision(section, one.label.text), best=leads),
             Cell(str(one.wins)),
@@ -134,8 +143,19 @@ def standings_table(section: Section, footnotes: Footnotes, short: bool = False)
         section.baseline_why,
     ]
     if unopposed:
-        notes.append("Unopposed: nothing else is ranked in that case.")
+        notes.append("Unopposed: nothing else is ranked in that case in its precision.")
+    notes += _apart(section)
     return Table(title(section), tuple(notes), tuple(columns), tuple(rows))
+
+
+def _apart(section: Section) -> list[str]:
+    """What wins and bold mean where a table has quantised results too."""
+    if not any(one.precision for one in section.standings):
+        return []
+    return [
+        "Quantised results win and tie among those of their own class; the fastest that a time is compared with is "
+        "of the case's own precision wherever anything of that is ranked."
+    ]
 
 
 def _mean(value: float | None, over: int, total: int) -> str:
@@ -164,7 +184,7 @@ def best_table(section: Section, footnotes: Footnotes) -> Table:
         row += [Cell(count(others, "other") if others else "-")] if tied else []
         row.append(Cell(digits(ranked[best].latency_ms)))
         row += [Cell(times(case.ratio(best, section.baseline)))] if section.baseline else []
-        after = next((text for text in ranked if text not in case.fastest), None)
+        after = next((text for text in case.rivals(best) if text not in case.fastest), None)
         ratio = None if after is None else case.ratio(best, after)
         row += [Cell(after or "-"), Cell("-" if ratio is None else f"+{digits(100 * (ratio - 1), 2)}%")]
         rows.append(tuple(row))

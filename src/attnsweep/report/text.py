@@ -78,6 +78,14 @@ def times(ratio: float | None) -> str:
     return "-" if ratio is None else f"{digits(ratio, 3)}x"
 
 
+def more(value: float | None, base: float | None) -> str:
+    """By how much a value is above another, as a percentage with its sign: +7.2%; "-" where one is not known."""
+    if value is None or not base:
+        return "-"
+    # Adding zero makes of -0.0 a +0.0.
+    return f"{round(100 * (value / base - 1), 1) + 0.0:+.1f}%"
+
+
 def whole(value: float | None) -> str:
     """A number of an axis without a needless fraction: 4096, 0.5; "-" for None."""
     if value is None or not math.isfinite(value):

@@ -17,6 +17,12 @@ TIMERS = {
     "host": "wall clock of one call",
 }
 
+#: What the ceilings of conf/impl cost.
+CEILINGS = {
+    "ceiling_matmul": "the case's FLOPs as one matrix product",
+    "ceiling_copy": "the case's bytes as one copy, half of them read and half written",
+}
+
 #: Fields that often carry the same values: of those that do, a table shows the first.
 _FAMILY = {
     "q_len": "len",
@@ -128,6 +134,19 @@ def floor(section: Section) -> str:
     return RULE if unsure and len(section.standings) > 1 else ""
 
 
+def ceilings(section: Section) -> list[str]:
+    """The labels of a table that are bounds to compare with, and have a latency somewhere."""
+    marked = [text for case in section.cases for text, one in case.measured.items() if "ceiling" in one.marks]
+    return sorted(set(marked))
+
+
+def about_ceilings(section: Section) -> str:
+    """A sentence on what the ceilings of a table are; empty where it has none."""
+    found = {text: section.labels[text].impl for text in ceilings(section)}
+    told = [f"{text} ({CEILINGS[impl]})" if impl in CEILINGS else text for text, impl in found.items()]
+    return f"Ceilings, shown and never ranked: {', '.join(told)}." if told else ""
+
+
 def no_plot(section: Section) -> str:
     """Why a table has no line plot, or not of all of its cases, in a sentence; empty where it has."""
     cases = section.rankable
@@ -163,11 +182,15 @@ def verdict(section: Section) -> str:
     total = len(cases)
     if not total:
         return f"Nothing is ranked in {count(len(section.cases), 'case')}: see the failures."
-    if len(section.standings) == 1:
-        only = section.standings[0]
-        return f"{only.label.text} alone has a result ({only.cases} of {count(len(section.cases), 'case')})."
+    quantised = _quantised(section)
+    if len(section.contenders) == 1:
+        only = section.contenders[0]
+        where = "" if len(section.standings) == 1 else _own_precision(section)
+        said = [f"{only.label.text} alone has a result{where} ({only.cases} of {count(len(section.cases), 'case')})"]
+        return ". ".join(said + quantised) + "."
     said = _leaders(section)
-    ties = [case for case in cases if len(case.fastest) > 1]
+    own = section.contenders[0].precision
+    ties = [case for case in cases if len(case.fastest) > 1 and case.precision == own]
     if ties:
         number = "is a tie" if len(ties) == 1 else "are ties"
         sentence = f"{len(ties)} of {count(total, 'case')} {number} {_among(section, ties)}"
@@ -181,7 +204,41 @@ def verdict(section: Section) -> str:
     if len(cases) < len(section.cases):
         missing = len(section.cases) - len(cases)
         said.append(f"{count(missing, 'case')} {'has' if missing == 1 else 'have'} no result at all")
-    return ". ".join(sentence for sentence in said) + "."
+    return ". ".join(said + quantised) + "."
+
+
+def _own_precision(section: Section) -> str:
+    """Whose results a verdict is about, where there are others too."""
+    precision = section.contenders[0].precision
+    return f" in precision {precision}" if precision else " in the case's own precision"
+
+
+def _quantised(section: Section) -> list[str]:
+    """Sentences on quantised results: the best of them against the fastest of the others; none where there is none."""
+    quantised = {one.label.text: one.precision for one in section.standings if one.precision}
+    if not quantised:
+        return []
+    classes = listing(list(dict.fromkeys(quantised.values())))
+    if section.contenders[0].precision:
+        return [f"All of it is quantised ({classes}): nothing is ranked in the case's own precision"]
+    ratios: dict[str, list[float]] = {text: [] for text in quantised}
+    for case in section.rankable:
+        for text in ratios.keys() & case.ranked.keys():
+            if not case.precision:
+                ratios[text].append(case.ratio(text, case.fastest[0]) or 1.0)
+    compared = {text: found for text, found in ratios.items() if found}
+    if not compared:
+        return [f"Nothing that is quantised ({classes}) has a case in common with a result in the case's own precision"]
+    best = max(compared, key=lambda text: (len(compared[text]), geometric_mean(compared[text])))
+    number, total = len(compared[best]), len(section.rankable)
+    over = f" over {number} of {total}" if number < total else ""
+    kinds = f"Of the quantised {best}" if len(quantised) > 1 else f"Quantised, {best}"
+    speed = times(geometric_mean(compared[best]))
+    said = [f"{kinds} ({quantised[best]}) has {speed} the speed of the fastest that is not (geometric mean{over})"]
+    only = sum(bool(case.precision) for case in section.rankable)
+    if only:
+        said.append(f"{count(only, 'case')} {'has' if only == 1 else 'have'} a quantised result only")
+    return said
 
 
 def together(labels: list[Label]) -> str:
@@ -231,8 +288,8 @@ def _gain(section: Section, text: str) -> str:
 
 def _next(section: Section, text: str, leading: set[str]) -> list[str]:
     """A sentence on the best standing that is not `leading`, against `text`; none unless both have every case."""
-    complete = {standing.label.text for standing in section.standings if standing.complete}
-    after = next((one.label.text for one in section.standings if one.complete and one.label.text not in leading), None)
+    complete = {standing.label.text for standing in section.contenders if standing.complete}
+    after = next((one.label.text for one in section.contenders if one.complete and one.label.text not in leading), None)
     if after is None or text not in complete:
         return []
     ratios = [case.ratio(text, after) or 1.0 for case in section.rankable]
@@ -251,14 +308,14 @@ def _behind(ratio: float) -> str:
 def _unsure(case: CaseRow) -> bool:
     """Whether a case was decided without an interval of the fastest."""
     interval = case.measured[case.fastest[0]].interval
-    return interval is not None and interval.kind == "none" and len(case.ranked) > 1
+    return interval is not None and interval.kind == "none" and len(case.rivals(case.fastest[0])) > 1
 
 
 def _leaders(section: Section) -> list[str]:
     """Sentences on who wins most cases; none where every case is a tie."""
     total = len(section.rankable)
-    most = max(one.wins + one.unopposed for one in section.standings)
-    leaders = [one for one in section.standings if one.wins + one.unopposed == most]
+    most = max(one.wins + one.unopposed for one in section.contenders)
+    leaders = [one for one in section.contenders if one.wins + one.unopposed == most]
     if not most:
         return []
     if len(leaders) > 1:
@@ -288,4 +345,5 @@ def placed(standing: Standing, total: int) -> str:
     wins = standing.wins + standing.unopposed
     parts = [count(wins, "win")] if wins or not standing.ties else []
     parts += [count(standing.ties, "tie")] if standing.ties else []
-    return f"{', '.join(parts)} of {total}"
+    among = f" in {standing.precision}" if standing.precision else ""
+    return f"{', '.join(parts)} of {total}{among}"

@@ -1,4 +1,4 @@
-"""The GPU kernels that a call ran, seen through CUPTI's activity records (cupti-python, an extra).
+"""What a GPU ran and when, through CUPTI's activity records (cupti-python, an extra): kernels, copies and fills.
 
 torch's profiler would do, at 3 s for its first use in a process; CUPTI costs 0.2 s and sees any framework's kernels.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-from typing import Any, Callable
+import re
+from typing import Any, Callable, Iterable, NamedTuple
 
 _BUFFER_BYTES = 8 * 2**20
 
@@ -15,46 +16,105 @@ _BUFFER_BYTES = 8 * 2**20
 _LONGEST_NAME = 240
 
 
-def kernel_names(call: Callable[[], Any], synchronize: Callable[[], None]) -> list[str] | None:
-    """Names of the kernels that one call ran, in order; None where cupti-python or CUPTI itself is not there."""
+class Activity(NamedTuple):
+    """Something that the GPU did: its times in ns, its name, and whether it was a copy."""
+
+    start: int
+    end: int
+    name: str
+    copy: bool
+
+
+class Tracer:
+    """Traces what runs on the GPU. Raises ImportError without cupti-python, RuntimeError where CUPTI refuses."""
+
+    def __init__(self, synchronize: Callable[[], None]) -> None:
+        self._synchronize = synchronize
+        self._cupti: Any = importlib.import_module("cupti.cupti")
+        kinds = self._cupti.ActivityKind
+        self._kinds = (kinds.CONCURRENT_KERNEL, kinds.MEMCPY, kinds.MEMSET)
+        self._seen: list[Activity] = []
+        self._watch()
+        self._rest()
+
+    def trace(self, run: Callable[[], Any]) -> list[Activity]:
+        """What the GPU did during `run`, by start."""
+        self._synchronize()
+        self._watch()
+        self._seen.clear()
+        try:
+            run()
+            self._synchronize()
+            self._cupti.activity_flush_all(1)
+        finally:
+            self._rest()
+        return sorted(self._seen)
+
+    def _watch(self) -> None:
+        try:
+            self._cupti.activity_register_callbacks(lambda: (_BUFFER_BYTES, 0), self._completed)
+            for kind in self._kinds:
+                self._cupti.activity_enable(kind)
+        except self._cupti.cuptiError as error:
+            raise RuntimeError(f"CUPTI: {error}") from error
+
+    def _rest(self) -> None:
+        for kind in self._kinds:
+            self._cupti.activity_disable(kind)
+
+    def _completed(self, activities: list[Any]) -> None:
+        kernel, copy, _ = (int(kind) for kind in self._kinds)
+        for one in activities:
+            kind = int(one.kind)
+            if kind == kernel or hasattr(one, "name"):
+                self._seen.append(Activity(one.start, one.end, str(one.name), copy=False))
+            else:
+                name = "memcpy" if kind == copy else "memset"
+                self._seen.append(Activity(one.start, one.end, name, copy=kind == copy))
+
+
+def tracer(synchronize: Callable[[], None]) -> Tracer | None:
+    """A tracer, or None where cupti-python or CUPTI itself is not there."""
     try:
-        cupti = importlib.import_module("cupti.cupti")
-    except ImportError:
+        return Tracer(synchronize)
+    except (ImportError, RuntimeError):
         return None
-    seen: list[tuple[int, str]] = []
 
-    def requested() -> tuple[int, int]:
-        return _BUFFER_BYTES, 0
 
-    def completed(activities: list[Any]) -> None:
-        seen.extend((activity.start, str(activity.name)) for activity in activities)
+def busy_ms(activities: Iterable[Activity]) -> float:
+    """Milliseconds in which at least one of the activities, sorted by start, ran."""
+    total, until = 0, 0
+    for one in activities:
+        total += max(0, one.end - max(one.start, until))
+        until = max(until, one.end)
+    return total / 1e6
 
-    synchronize()
-    try:
-        cupti.activity_register_callbacks(requested, completed)
-        cupti.activity_enable(cupti.ActivityKind.CONCURRENT_KERNEL)
-    except cupti.cuptiError:
-        return None
-    try:
-        call()
-        synchronize()
-        cupti.activity_flush_all(1)
-    finally:
-        cupti.activity_disable(cupti.ActivityKind.CONCURRENT_KERNEL)
-    return [readable(name) for _, name in sorted(seen)]
+
+#: Kernels of PyTorch that only copy: to another layout or type, a concatenation, a list of tensors into another.
+_COPYING = re.compile(r"direct_copy_kernel|CatArrayBatchedCopy|CopyFunctor|copy_kernel_cuda|::Copy<")
+
+
+def copies(activity: Activity) -> bool:
+    """Whether it only moved data: a memcpy, or a kernel whose name says so."""
+    return activity.copy or bool(_COPYING.search(_demangled(activity.name)))
 
 
 def readable(name: str) -> str:
-    """A kernel's name demangled by the C++ runtime where it is one of C++'s, and cut to a readable length."""
+    """A kernel's name demangled where it is one of C++'s, and cut to a readable length."""
+    return _demangled(name)[:_LONGEST_NAME]
+
+
+def _demangled(name: str) -> str:
+    """A name of C++'s as the C++ runtime writes it; any other, or where there is none, as it is."""
     if name.startswith("_Z"):
         try:
             demangle = ctypes.CDLL("libstdc++.so.6").__cxa_demangle
         except OSError:
-            return name[:_LONGEST_NAME]
+            return name
         demangle.restype = ctypes.c_void_p
         status = ctypes.c_int()
         pointer = demangle(name.encode(), None, None, ctypes.byref(status))
         if pointer and status.value == 0:
             name = ctypes.string_at(pointer).decode()
             ctypes.CDLL(None).free(ctypes.c_void_p(pointer))
-    return name[:_LONGEST_NAME]
+    return name

@@ -1,77 +1,271 @@
-"""From a call to the record's latency columns: estimate, sample until the rule says stop, summarise."""
+"""From a call to the record's latency columns: estimate, settle, sample until the rule says stop, then the rest."""
 
 from __future__ import annotations
 
-from typing import Any, Callable
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, Callable, Optional
 
+from attnsweep.errors import GraphUnsupported
 from attnsweep.frameworks import Framework
-from attnsweep.timing import contention
+from attnsweep.inputs import Inputs
+from attnsweep.timing import contention, load, smclock
+from attnsweep.timing.cupti import Tracer
+from attnsweep.timing.smclock import SmClock
 from attnsweep.timing.statistics import median, quantile
-from attnsweep.timing.stopping import IntervalRule
-from attnsweep.timing.timers import Clock, EventsTimer, HostTimer, Timer
+from attnsweep.timing.stopping import IntervalRule, SettleRule, SteadyRule
+from attnsweep.timing.timers import (
+    LONG_MS,
+    Clock,
+    EventsTimer,
+    GraphTimer,
+    HostTimer,
+    KernelTimer,
+    Timer,
+    Uncountable,
+)
 
 #: Calls of the host's clock beside the primary timer, and the longest they may take together.
 _HOST_CALLS, _HOST_S = 10, 0.1
 
+#: Blocks of the timers beside the primary one.
+_BESIDE_BLOCKS = 4
+
+#: Copies of the inputs together are this many times L2, so that none is left there when its turn comes again.
+_TIMES_L2 = 5
+_MOST_COPIES = 1024
+
+Call = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is timed: `call` on `given`, `another` the same call on other inputs, `warm_ms` the wall clock of one."""
+
+    call: Call
+    given: Inputs
+    another: Callable[[Inputs], Call]
+    warm_ms: float
+
+
+@dataclass
+class Measured:
+    """Columns and flags; `windows` by regime, [begin, end] in s on the clock; `timed`, the very call that was timed."""
+
+    columns: dict[str, Any]
+    timed: Call
+    windows: dict[str, list[float]] = field(default_factory=dict)
+    flags: set[str] = field(default_factory=set)
+
 
 def latency(
-    framework: Framework, call: Callable[[], Any], clock: Clock, options: dict[str, Any], warm_ms: float
-) -> dict[str, Any]:
-    """The latency columns of a warm call, by `events` on a GPU and `host` on a CPU, and its flags.
+    framework: Framework,
+    subject: Subject,
+    clock: Clock,
+    options: dict[str, Any],
+    primary: str,
+    tracer: Optional[Tracer],
+) -> Measured:
+    """The latency columns of a warm call; `options` are conf's timing, `primary` the case's timer: events or graph.
 
-    `options` are conf's timing; `warm_ms` is the wall clock of a warm call, which is more than the device's time.
+    On a CPU the only timer is `host`.
     """
-    host = HostTimer(framework, call, clock)
-    if framework.on_gpu:
-        timer: Timer = EventsTimer(
+    if not framework.on_gpu:
+        return _on_cpu(framework, subject, clock, options)
+    return _OnGpu(framework, subject, clock, options, tracer).measure(primary)
+
+
+def _on_cpu(framework: Framework, subject: Subject, clock: Clock, options: dict[str, Any]) -> Measured:
+    waited, begin = contention.waited_s(), clock.monotonic()
+    measured = Measured(sample(HostTimer(framework, subject.call, clock), clock, _rule(options)), subject.call)
+    end = clock.monotonic()
+    measured.flags = set(measured.columns.pop("flags"))
+    if contention.shared(waited, contention.waited_s(), end - begin):
+        measured.flags.add("contended")
+    measured.columns["host_ms"] = measured.columns["latency_ms"]
+    measured.windows["burst"] = [begin, end]
+    return measured
+
+
+class _OnGpu:
+    """One call's timers on a GPU: the primary one until it is content, some blocks of the others, then the load."""
+
+    def __init__(
+        self, framework: Framework, subject: Subject, clock: Clock, options: dict[str, Any], tracer: Optional[Tracer]
+    ) -> None:
+        self.framework, self.subject, self.clock, self.options, self.tracer = (
             framework,
-            call,
+            subject,
             clock,
-            call_ms=_estimate(framework, call, warm_ms),
-            cache=options["cache"],
-            block_ms=options["block_ms"],
-            rest_ms=options["rest_ms"],
+            options,
+            tracer,
         )
-        columns = sample(timer, clock, _rule(options))
-        deadline = clock.monotonic() + _HOST_S
+        self.call_ms = estimate(framework, subject.call, subject.warm_ms)
+        self.sm_clock: SmClock = smclock.of(framework.stream(), framework.sm_count())
+        self.blocks = {"block_ms": options["block_ms"], "rest_ms": options["rest_ms"], "sm_clock": self.sm_clock}
+        self.calls: list[Call] = []
+
+    def measure(self, primary: str) -> Measured:
+        """All of it."""
+        events = EventsTimer(
+            self.framework,
+            self.subject.call,
+            self.clock,
+            call_ms=self.call_ms,
+            cache=self.options["cache"],
+            **self.blocks,
+        )
+        flags: set[str] = set()
+        graph: GraphTimer | None = None
+        # A long call's launch is nothing beside it: a graph says nothing new.
+        if primary == "graph" or self.call_ms <= LONG_MS:
+            try:
+                graph = self._graph()
+            except GraphUnsupported:
+                if primary == "graph":
+                    flags.add("graph_unsupported")
+        timer: Timer = graph if graph is not None and primary == "graph" else events
+        timed = graph.last if graph is not None and timer is graph else self.subject.call
+        begin = self.clock.monotonic()
+        columns = sample(timer, self.clock, _rule(self.options), SettleRule(tolerance=self.options["target"]))
+        measured = Measured(columns, timed, {"burst": [begin, self.clock.monotonic()]}, flags)
+        measured.flags |= set(columns.pop("flags"))
+        columns["events_ms"] = columns["latency_ms"] if timer is events else beside(events)
+        columns["graph_ms"] = columns["latency_ms"] if timer is graph else None if graph is None else beside(graph)
+        columns["kernel_ms"] = self._kernel(events)
+        columns["host_ms"] = self._host()
+        if self.options["sustained"]:
+            self._load(measured, graph if timer is graph else None)
+        return measured
+
+    def _graph(self) -> GraphTimer:
+        return GraphTimer(self.framework, self._rotation(), self.clock, call_ms=self.call_ms, **self.blocks)
+
+    def _rotation(self) -> list[Call]:
+        """The call over copies of its inputs that together exceed L2, the given ones last; over those alone where the
+        cache is to be hot or nothing fits beside them. Made once.
+        """
+        if self.calls:
+            return self.calls
+        fw, given = self.framework, self.subject.given
+        size, copies = fw.nbytes(given.all), 1
+        if self.options["cache"] == "cold":
+            copies = min(_MOST_COPIES, math.ceil(_TIMES_L2 * fw.l2_bytes() / size))
+            if (copies - 1) * size > fw.free_bytes() / 4:
+                raise GraphUnsupported("there is no room for copies of the inputs that evict each other from L2")
+        self.calls = [self.subject.another(duplicate(fw, given)) for _ in range(copies - 1)]
+        self.calls.append(self.subject.another(given))
+        return self.calls
+
+    def _kernel(self, events: EventsTimer) -> float | None:
+        if self.tracer is None:
+            return None
+        try:
+            timer = KernelTimer(
+                self.framework,
+                self.subject.call,
+                self.clock,
+                self.tracer,
+                shape=events.shape,
+                cache=self.options["cache"],
+            )
+            return beside(timer)
+        except Uncountable:
+            return None
+
+    def _host(self) -> float:
+        host = HostTimer(self.framework, self.subject.call, self.clock)
+        deadline = self.clock.monotonic() + _HOST_S
         walls = host.block().samples_ms
-        while len(walls) < _HOST_CALLS and clock.monotonic() < deadline:
+        while len(walls) < _HOST_CALLS and self.clock.monotonic() < deadline:
             walls += host.block().samples_ms
-        columns["host_ms"] = median(walls)
-    else:
-        waited, begin = contention.waited_s(), clock.monotonic()
-        columns = sample(host, clock, _rule(options))
-        if contention.shared(waited, contention.waited_s(), clock.monotonic() - begin):
-            columns["flags"].append("contended")
-        columns["host_ms"] = columns["latency_ms"]
-    return columns
+        return median(walls)
+
+    def _load(self, measured: Measured, graph: GraphTimer | None) -> None:
+        """The sustained columns: by graph replays where that is the primary timer, else call after call."""
+        if graph is not None:
+            steps, per_step = [graph.graph.replay], graph.calls
+        else:
+            try:
+                steps, per_step = self._rotation(), 1
+            except GraphUnsupported:
+                steps, per_step = [self.subject.call], 1
+        columns, window = load.run(
+            self.framework,
+            steps,
+            self.clock,
+            _steady(self.options),
+            self.sm_clock,
+            step_ms=self.call_ms * per_step,
+            calls_per_step=per_step,
+        )
+        measured.flags |= set(columns.pop("flags"))
+        measured.columns.update(columns)
+        if window is not None:
+            measured.windows["load"] = window
 
 
-def sample(timer: Timer, clock: Clock, rule: IntervalRule) -> dict[str, Any]:
-    """Blocks until the rule is content. `latency_ms` is the median over block medians, its interval's centre."""
+def duplicate(framework: Framework, given: Inputs) -> Inputs:
+    """The same inputs in other memory."""
+    names = ("q", "k", "v", "bias", "cotangent")
+    copies = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    return replace(given, **{name: framework.copy(array) for name, array in copies.items()})
+
+
+def beside(timer: Timer) -> float | None:
+    """The median of some blocks of a timer that is not the primary one; None where its launches did not hide."""
+    blocks = [timer.block() for _ in range(_BESIDE_BLOCKS)]
+    if not all(block.hidden for block in blocks):
+        return None
+    return median([median(block.samples_ms) for block in blocks])
+
+
+def sample(timer: Timer, clock: Clock, rule: IntervalRule, settle: SettleRule | None = None) -> dict[str, Any]:
+    """Blocks until the rule is content. `latency_ms` is the median over block medians, its interval's centre.
+
+    Blocks before `settle` is content do not count; they are kept, with -1 for their block.
+    """
     samples: list[float] = []
     starts: list[float] = []
     numbers: list[int] = []
+    clocks: list[float | None] = []
     begin = clock.monotonic()
+
+    def block(number: int) -> list[float]:
+        one = timer.block()
+        samples.extend(one.samples_ms)
+        starts.extend(start - begin for start in one.starts_s)
+        numbers.extend([number] * len(one.samples_ms))
+        clocks.append(one.clock_mhz)
+        return one.samples_ms
+
+    while settle is not None and not settle.done():
+        settle.add(block(-1))
+    settled, skipped = clock.monotonic(), len(samples)
+    skipped_blocks = len(clocks)
     while not rule.done():
-        block = timer.block()
-        numbers += [len(rule.block_medians)] * len(block.samples_ms)
-        samples += block.samples_ms
-        starts += [start - begin for start in block.starts_s]
-        rule.add(block.samples_ms, clock.monotonic() - begin)
+        rule.add(block(len(rule.block_medians)), clock.monotonic() - settled)
     interval = rule.interval()
+    flags = timer.flags | ({"unstable"} if rule.why() == "time" else set())
+    if settle is not None and not settle.settled():
+        flags.add("unsettled")
+    known = [mhz for mhz in clocks if mhz is not None]
+    counted = [mhz for mhz in clocks[skipped_blocks:] if mhz is not None]
     return {
         "timer": timer.name,
         "latency_ms": median(rule.block_medians),
         "latency_ci_low_ms": interval[0] if interval else None,
         "latency_ci_high_ms": interval[1] if interval else None,
-        "p10_ms": quantile(samples, 0.1),
-        "p90_ms": quantile(samples, 0.9),
+        "p10_ms": quantile(samples[skipped:], 0.1),
+        "p90_ms": quantile(samples[skipped:], 0.9),
         "stop_reason": rule.why(),
         "samples_ms": samples,
         "sample_start_s": starts,
         "sample_block": numbers,
-        "flags": sorted(timer.flags | ({"unstable"} if rule.why() == "time" else set())),
+        "settle_s": settled - begin if settle is not None else None,
+        "block_clock_mhz": known or None,
+        "burst_clock_mhz": median(counted) if counted else None,
+        "flags": sorted(flags),
     }
 
 
@@ -85,8 +279,16 @@ def _rule(options: dict[str, Any]) -> IntervalRule:
     )
 
 
-def _estimate(framework: Framework, call: Callable[[], Any], warm_ms: float) -> float:
-    """Milliseconds of one call on the device: five behind one pair of events, or `warm_ms` where that is long."""
+def _steady(options: dict[str, Any]) -> SteadyRule:
+    return SteadyRule(
+        soak_s=options["soak_s"], window_s=options["window_s"], steady=options["steady"], cap_s=options["load_cap_s"]
+    )
+
+
+def estimate(framework: Framework, call: Call, warm_ms: float) -> float:
+    """Milliseconds of one call on the device, at least a microsecond: five behind one pair of events, or `warm_ms`
+    where that is long.
+    """
     if warm_ms > 20:
         return warm_ms
     before, after = framework.event(), framework.event()
@@ -97,4 +299,4 @@ def _estimate(framework: Framework, call: Callable[[], Any], warm_ms: float) -> 
         call()
     after.record()
     framework.synchronize()
-    return before.ms_until(after) / 5
+    return max(before.ms_until(after) / 5, 1e-3)

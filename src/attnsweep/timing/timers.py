@@ -1,15 +1,20 @@
 """Timers: each runs a block of calls and gives their durations; none knows when to stop.
 
-`events` pairs CUDA events around each call behind a cold L2 and a launch blocker; `host` is wall clock with
-synchronisation, the only one on a CPU.
+`events` pairs CUDA events around each call, `graph` around a CUDA graph of many calls, `kernel` takes CUPTI's times of
+the call's own kernels, all three in blocks after a rest; `host` is wall clock with synchronisation, the only one on a
+CPU.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Callable, Protocol
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Protocol, Sequence
 
 from attnsweep.frameworks import Framework
+from attnsweep.timing.cupti import Activity, Tracer, busy_ms
+from attnsweep.timing.smclock import NoSmClock, SmClock
+from attnsweep.timing.statistics import median
 
 #: Timed calls in one block at most: with its flush, events and kernels a call stays some ten entries of the launch
 #: queue (1024 deep), so that a whole block can wait behind the blocker.
@@ -19,20 +24,24 @@ _MOST_CALLS = 24
 _LEAD_CALLS = 2
 
 #: Above these a block is one untimed and one timed call, then one timed call alone.
-_LONG_MS, _VERY_LONG_MS = 3.0, 10.0
-
+LONG_MS, _VERY_LONG_MS = 3.0, 10.0
 
 #: How often a block is tried again, behind a blocker of at first and at most so many milliseconds.
 _ATTEMPTS, _FIRST_BLOCKER_MS, _LONGEST_BLOCKER_MS = 5, 1.0, 50.0
 
+#: A graph holds calls for about this long, so that its own launch is nothing, and at most so many calls.
+_REPLAY_MS, _MOST_CAPTURED = 2.0, 2048
+
 
 @dataclass(frozen=True)
 class Block:
-    """Durations of a block's timed calls (ms), when each was issued (s on the clock), and whether launches hid."""
+    """Durations of a block's timed calls (ms), when each was issued (s on the clock), whether launches hid, and the SM
+    clock meanwhile (MHz), where it is known."""
 
     samples_ms: list[float]
     starts_s: list[float]
     hidden: bool
+    clock_mhz: float | None = None
 
 
 class Clock(Protocol):
@@ -49,7 +58,10 @@ class Timer(Protocol):
     """Something that times blocks of calls."""
 
     name: str
-    flags: set[str]
+
+    @property
+    def flags(self) -> set[str]:
+        """What a reader should know of the blocks so far."""
 
     def block(self) -> Block:
         """Run one block."""
@@ -73,6 +85,22 @@ class HostTimer:
         return Block([(self._clock.monotonic() - start) * 1e3], [start], hidden=True)
 
 
+@dataclass(frozen=True)
+class Shape:
+    """How a block is made: untimed calls, timed calls, and the rest before them."""
+
+    lead: int
+    calls: int
+    rest_s: float
+
+
+def shape_of(call_ms: float, flush_ms: float, block_ms: float, rest_ms: float) -> Shape:
+    """As many calls as fit into `block_ms`, flushes included, after two untimed ones; long calls alone."""
+    lead = 0 if call_ms > _VERY_LONG_MS else 1 if call_ms > LONG_MS else _LEAD_CALLS
+    fits = int(block_ms / (call_ms + flush_ms + 1e-3)) - lead
+    return Shape(lead, 1 if call_ms > LONG_MS else max(1, min(fits, _MOST_CALLS)), rest_ms / 1e3)
+
+
 class EventsTimer:
     """CUDA events around each call, in blocks of at most `block_ms` of work after a rest of `rest_ms`.
 
@@ -93,18 +121,17 @@ class EventsTimer:
         cache: str,
         block_ms: float,
         rest_ms: float,
+        sm_clock: SmClock | None = None,
     ) -> None:
         self._framework, self._call, self._clock = framework, call, clock
-        self._cold, self._rest_s = cache == "cold", rest_ms / 1e3
+        self._cold = cache == "cold"
+        self._sm_clock = sm_clock or NoSmClock()
         self.flags: set[str] = set()
-        if call_ms > _LONG_MS:
+        if call_ms > LONG_MS:
             self.flags.add("long_call")
-        self._lead = 0 if call_ms > _VERY_LONG_MS else 1 if call_ms > _LONG_MS else _LEAD_CALLS
-        flush_ms = self._flush_ms() if self._cold else 0.0
-        fits = int(block_ms / (call_ms + flush_ms + 1e-3)) - self._lead
-        self._calls = 1 if call_ms > _LONG_MS else max(1, min(fits, _MOST_CALLS))
+        self.shape = shape_of(call_ms, flush_ms(framework) if self._cold else 0.0, block_ms, rest_ms)
         self._blocker_ms = _FIRST_BLOCKER_MS
-        self._events = [(framework.event(), framework.event()) for _ in range(self._calls)]
+        self._events = [(framework.event(), framework.event()) for _ in range(self.shape.calls)]
 
     def block(self) -> Block:
         """One rest and one block; tries again behind a longer blocker, with fewer calls, while launches do not hide.
@@ -116,23 +143,24 @@ class EventsTimer:
             if block.hidden:
                 return block
             self._blocker_ms = min(2 * self._blocker_ms, _LONGEST_BLOCKER_MS)
-            self._calls = max(1, self._calls // 2)
+            self.shape = replace(self.shape, calls=max(1, self.shape.calls // 2))
         self.flags.add("unhidden")
         self._blocker_ms = _FIRST_BLOCKER_MS
         return block
 
     def _attempt(self) -> Block:
-        fw, clock = self._framework, self._clock
+        fw, clock, sm_clock = self._framework, self._clock, self._sm_clock
         fw.synchronize()
-        clock.sleep(self._rest_s)
+        clock.sleep(self.shape.rest_s)
         starts = []
         issued = clock.monotonic()
         fw.spin(self._blocker_ms)
-        for _ in range(self._lead):
+        for _ in range(self.shape.lead):
             if self._cold:
                 fw.flush_cache()
             self._call()
-        events = self._events[: self._calls]
+        events = self._events[: self.shape.calls]
+        first = sm_clock.mark()
         for before, after in events:
             if self._cold:
                 fw.flush_cache()
@@ -140,24 +168,139 @@ class EventsTimer:
             before.record()
             self._call()
             after.record()
+        last = sm_clock.mark()
         hidden = not events[0][0].reached()
         host_ms = (clock.monotonic() - issued) * 1e3
         fw.synchronize()
         # The next blocker covers this block's launches with room to spare, and is no longer than it must be.
         if hidden:
             self._blocker_ms = min(max(host_ms * 1.5, 0.2), _LONGEST_BLOCKER_MS)
-        return Block([before.ms_until(after) for before, after in events], starts, hidden)
+        durations = [before.ms_until(after) for before, after in events]
+        return Block(durations, starts, hidden, sm_clock.mhz(first, last))
 
-    def _flush_ms(self) -> float:
-        """What one flush takes, as the median of five."""
-        fw = self._framework
-        fw.flush_cache()
-        times = []
-        for _ in range(5):
-            before, after = fw.event(), fw.event()
-            before.record()
-            fw.flush_cache()
-            after.record()
-            fw.synchronize()
-            times.append(before.ms_until(after))
-        return sorted(times)[2]
+
+class GraphTimer:
+    """CUDA events around a graph of many calls: no launch is in it. A sample is a replay's time over its calls.
+
+    `calls` are the same call over copies of the inputs that together exceed L2 (cold), or one call (hot); the graph
+    goes round them for about 2 ms. Raises GraphUnsupported where a call cannot be captured.
+    """
+
+    name = "graph"
+
+    def __init__(
+        self,
+        framework: Framework,
+        calls: Sequence[Callable[[], Any]],
+        clock: Clock,
+        *,
+        call_ms: float,
+        block_ms: float,
+        rest_ms: float,
+        sm_clock: SmClock | None = None,
+    ) -> None:
+        rounds = max(1, min(math.ceil(_REPLAY_MS / (len(calls) * call_ms)), _MOST_CAPTURED // len(calls)))
+        self.calls = len(calls) * rounds
+        self.graph = framework.capture(list(calls) * rounds)
+        self.graph.replay()
+        before, after = framework.event(), framework.event()
+        framework.synchronize()
+        before.record()
+        self.graph.replay()
+        after.record()
+        framework.synchronize()
+        self._timer = EventsTimer(
+            framework,
+            self.graph.replay,
+            clock,
+            call_ms=before.ms_until(after),
+            cache="hot",  # the copies of the inputs have evicted each other, or nothing is to be
+            block_ms=block_ms,
+            rest_ms=rest_ms,
+            sm_clock=sm_clock,
+        )
+
+    @property
+    def flags(self) -> set[str]:
+        """What a reader should know; a long replay is no long call."""
+        return self._timer.flags - {"long_call"}
+
+    def last(self) -> Any:
+        """Replay, and what the last of the captured calls returned."""
+        self.graph.replay()
+        return self.graph.result
+
+    def block(self) -> Block:
+        """One rest and one block of replays."""
+        block = self._timer.block()
+        return replace(block, samples_ms=[ms / self.calls for ms in block.samples_ms])
+
+
+class KernelTimer:
+    """CUPTI's times of the call's own kernels, copies and fills: how long at least one of them ran.
+
+    Blocks are made as those of `events`, cold L2 included. What belongs to a call is told by counting: raises
+    Uncountable where a call does not run the same number of kernels each time.
+    """
+
+    name = "kernel"
+
+    def __init__(
+        self,
+        framework: Framework,
+        call: Callable[[], Any],
+        clock: Clock,
+        tracer: Tracer,
+        *,
+        shape: Shape,
+        cache: str,
+    ) -> None:
+        self._framework, self._call, self._clock, self._tracer = framework, call, clock, tracer
+        self._cold, self._shape = cache == "cold", shape
+        self.flags: set[str] = set()
+        self._flushes = len(tracer.trace(framework.flush_cache)) if self._cold else 0
+        self._kernels = len(tracer.trace(call))
+
+    def block(self) -> Block:
+        """One rest and one block."""
+        shape = self._shape
+        starts: list[float] = []
+
+        def run() -> None:
+            for _ in range(shape.lead + shape.calls):
+                if self._cold:
+                    self._framework.flush_cache()
+                starts.append(self._clock.monotonic())
+                self._call()
+
+        self._framework.synchronize()
+        self._clock.sleep(shape.rest_s)
+        seen = self._tracer.trace(run)
+        step = self._flushes + self._kernels
+        if not self._kernels or len(seen) != step * len(starts):
+            raise Uncountable(f"{len(seen)} activities in {len(starts)} calls of {self._kernels} kernels")
+        each = [busy_ms(_part(seen, index, step, self._flushes)) for index in range(len(starts))]
+        return Block(each[shape.lead :], starts[shape.lead :], hidden=True)
+
+
+class Uncountable(Exception):
+    """A call runs now more, now fewer kernels."""
+
+
+def _part(seen: list[Activity], index: int, step: int, flushes: int) -> list[Activity]:
+    """The activities of one call, without its flush."""
+    return seen[index * step + flushes : (index + 1) * step]
+
+
+def flush_ms(framework: Framework) -> float:
+    """What one flush takes, as the median of five."""
+    framework.flush_cache()
+    times = []
+    for _ in range(5):
+        before, after = framework.event(), framework.event()
+        before.record()
+        framework.flush_cache()
+        after.record()
+        framework.synchronize()
+        times.append(before.ms_until(after))
+    return median(times)

@@ -1,0 +1,54 @@
+"""Implementations that tests on a GPU time: right, and slower by a known amount, or wrong in one way."""
+
+import time
+
+import fake_impls
+from attnsweep.impls.sdpa import SdpaAttention
+
+
+class Spinning(SdpaAttention):
+    """SDPA and then a kernel that spins for `cycles` of an SM; `host_us` of the host's time before both."""
+
+    def __init__(self, *, cycles: int = 0, host_us: float = 0.0, **common):
+        super().__init__(**common)
+        self.cycles, self.host_s = cycles, host_us / 1e6
+
+    def prepare(self, case, device):
+        import torch
+
+        right, cycles, host_s = super().prepare(case, device), self.cycles, self.host_s
+
+        def call(q, k, v):
+            until = time.perf_counter() + host_s
+            while time.perf_counter() < until:
+                pass
+            out = right(q, k, v)
+            if cycles:
+                torch.cuda._sleep(cycles)
+            return out
+
+        return call
+
+
+class Wrong(fake_impls.Fake):
+    """Naive attention with a mistake that only shows on a GPU's memory or masks."""
+
+    def call_forgets_the_mask(self, right, q, k, v):
+        from torch.nn.functional import scaled_dot_product_attention
+
+        return scaled_dot_product_attention(q, k, v)
+
+    def call_masks_top_left(self, right, q, k, v):
+        from torch.nn.functional import scaled_dot_product_attention
+
+        return scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    def call_takes_the_other_layout(self, right, q, k, v):
+        from torch.nn.functional import scaled_dot_product_attention
+
+        return scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+
+    def call_leaves_its_output_as_it_was(self, right, q, k, v):
+        import torch
+
+        return torch.empty_like(q)

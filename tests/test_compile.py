@@ -1,0 +1,207 @@
+"""Compiled cells: what compiling and autotuning cost, what broke the graph, and what is refused as not compiled."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+import fake_impls
+from attnsweep import worker
+from attnsweep.frameworks import torch as framework
+from cells import resolved
+
+CASE = {
+    "batch_size": 1,
+    "q_len": 16,
+    "kv_len": 16,
+    "num_heads": 2,
+    "num_kv_heads": 2,
+    "head_dim": 16,
+    "head_dim_v": 16,
+    "dtype": "fp32",
+}
+MODE = {"mode": "reduce-overhead", "fullgraph": True, "dynamic": False}
+
+
+def cell(deed, mode="default", fullgraph=True):
+    """A small resolved cell on the CPU of an implementation that does one deed."""
+    impl = {"name": deed, "_target_": "fake_impls.Fake", "deed": deed, "layout": "bhsd"}
+    payload = resolved(impl, CASE, mode)
+    payload["compile"]["fullgraph"] = fullgraph
+    return payload
+
+
+def run(payload, emit=lambda event: None):
+    """The outcome of a cell in this process."""
+    return worker.run(payload, emit)
+
+
+@pytest.fixture
+def compiler(monkeypatch, tmp_path):
+    """A compiler that has compiled nothing, with an empty disk cache; left as it was found."""
+    import torch._dynamo.config
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    with torch._dynamo.config.patch(error_on_recompile=False):
+        forget_compilations()
+        yield
+    forget_compilations()
+
+
+def forget_compilations():
+    """As in a new process, but for the disk cache."""
+    import torch._inductor.cudagraph_trees  # reset() imports it, in the middle of a loop over what its import adds to
+    from torch._dynamo.utils import counters
+    from torch._inductor.utils import clear_caches
+
+    clear_caches()
+    torch._dynamo.reset()
+    counters.clear()
+    torch._dynamo.config.error_on_recompile = False
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """The framework as on a GPU, compiled in a CUDA-graph mode; nothing is run."""
+    monkeypatch.setattr(framework.Torch, "_make_room", lambda self: None)
+    fw = framework.Torch({"kind": "cuda"})
+    fw.compile(lambda q: q, MODE, "test")
+    return fw
+
+
+def trees(state):
+    """A stand-in for torch._inductor.cudagraph_trees whose manager is in this state (None: there is no manager)."""
+    manager = None if state is None else SimpleNamespace(path_state=state)
+    return SimpleNamespace(
+        get_manager=lambda device, create_if_none_exists: manager,
+        ExecutionState=SimpleNamespace(EXECUTION="execution"),
+    )
+
+
+@pytest.mark.slow
+def test_a_compiled_cell_says_what_compiling_cost(compiler):
+    """First call, compile time, cache; nothing was autotuned, which is zero and not null."""
+    outcome = run(cell("ok"))
+    columns = outcome["columns"]
+    assert outcome["status"] == "ok", outcome["traceback"]
+    assert columns["compile_cache"] == "miss"
+    assert columns["first_call_s"] >= columns["compile_s"] > 0
+    assert columns["autotune_s"] == 0.0
+    assert "graph_break" not in columns["flags"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning")  # torch's own, from its autotuner
+def test_autotuning_is_a_part_of_compiling_and_free_once_cached(compiler):
+    """Inductor times its C++ template for the products against ATen, and remembers."""
+    columns = run(cell("by_hand", "max-autotune-no-cudagraphs"))["columns"]
+    assert 0 < columns["autotune_s"] < columns["compile_s"]
+    forget_compilations()
+    columns = run(cell("by_hand", "max-autotune-no-cudagraphs"))["columns"]
+    assert (columns["compile_cache"], columns["autotune_s"]) == ("hit", 0.0)
+
+
+def test_an_eager_cell_has_no_compile_columns():
+    """Null, not zero: there was nothing to compile."""
+    columns = run(cell("ok", "eager"))["columns"]
+    assert not {"compile_s", "autotune_s", "compile_cache"} & set(columns)
+
+
+def test_benchmarks_that_call_each_other_are_counted_once(monkeypatch):
+    """The outermost call's time, however deep it goes; a call that raises counts too."""
+    now = [0.0]
+
+    class Benchmarker:
+        def benchmark(self, raises=False):
+            now[0] += 1
+            self.benchmark_gpu()
+            if raises:
+                raise RuntimeError
+
+        def benchmark_gpu(self):
+            now[0] += 2
+
+    monkeypatch.setattr(framework, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    benchmarker = Benchmarker()
+    autotuning = framework.Autotuning(benchmarker)
+    benchmarker.benchmark()
+    now[0] += 10
+    with pytest.raises(RuntimeError):
+        benchmarker.benchmark(raises=True)
+    benchmarker.benchmark_gpu()
+    assert autotuning.seconds == 3 + 3 + 2
+
+
+def test_candidates_that_were_timed_out_of_sight_are_null(gpu, monkeypatch):
+    """Inductor counts a benchmark that its benchmarker in this process never ran: the time is not known."""
+    counters = {"inductor.select_algorithm_autotune": 1}
+    monkeypatch.setattr(gpu, "compilations", lambda: counters)
+    counters["inductor.fxgraph_cache_hit"] = 1
+    assert gpu.autotune_s() == 0.0
+    counters["inductor.fxgraph_cache_miss"] = 1
+    assert gpu.autotune_s() is None
+
+
+@pytest.mark.parametrize(
+    ("deed", "reason"),
+    [("prints", "`print`"), ("prints_in_a_loop", "`print`"), ("branches_on_data", "data-dependent branching")],
+)
+def test_a_graph_break_is_a_compile_error_that_says_why(compiler, deed, reason):
+    """fullgraph: what Dynamo cannot trace is refused, never run eagerly."""
+    outcome = run(cell(deed))
+    assert outcome["status"] == "compile_error"
+    assert outcome["reason"].startswith("graph break: ")
+    assert reason in outcome["reason"]
+    assert "\n" not in outcome["reason"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("deed", ["prints", "prints_in_a_loop", "branches_on_data"])
+def test_a_graph_break_that_was_allowed_is_a_flag(compiler, deed):
+    """compile.fullgraph=false: the row is ok, and says that a part of it ran eagerly."""
+    outcome = run(cell(deed, fullgraph=False))
+    assert outcome["status"] == "ok", outcome["traceback"]
+    assert "graph_break" in outcome["columns"]["flags"]
+
+
+@pytest.mark.slow
+def test_a_recompilation_while_timing_is_a_compile_error_that_names_the_guard(compiler, monkeypatch):
+    """What was timed before it and after it are two programs, so there is no latency."""
+
+    def emit(event):
+        if event["phase"] == "timing":
+            monkeypatch.setattr(fake_impls, "SWITCHED", True)
+
+    outcome = run(cell("follows_a_switch"), emit)
+    assert outcome["status"] == "compile_error"
+    assert outcome["reason"].startswith("a call after the warm ones was compiled again, because a guard failed: 0/0: ")
+    assert outcome["reason"].endswith("SWITCHED'] == False")
+    assert "latency_ms" not in outcome["columns"]
+
+
+@pytest.mark.parametrize(
+    ("state", "skips", "ready"),
+    [(None, 1, False), ("warmup", 0, False), ("recording", 0, False), ("execution", 0, True), ("execution", 1, False)],
+)
+def test_a_cuda_graph_mode_is_ready_when_all_was_replayed(gpu, monkeypatch, state, skips, ready):
+    """Warming up and recording are not what a later call does, nor is running a pass without a graph."""
+    monkeypatch.setitem(sys.modules, "torch._inductor.cudagraph_trees", trees(state))
+    monkeypatch.setattr(gpu, "compilations", lambda: {"inductor.cudagraph_skips": skips})
+    assert (gpu.pending() is None) is ready
+
+
+def test_warm_calls_go_on_until_nothing_is_pending(monkeypatch):
+    """The floor of three is not enough where the compiler takes longer to get to its last phase."""
+    answers = ["no graph"] * 6 + [None]
+    monkeypatch.setattr(framework.Torch, "pending", lambda self: answers.pop(0))
+    outcome = run(cell("ok", "eager"))
+    assert outcome["status"] == "ok", outcome["traceback"]
+    assert answers == []
+
+
+def test_a_mode_that_never_gets_there_is_a_compile_error(monkeypatch):
+    """Asked for CUDA graphs and given none, a row would carry the wrong name."""
+    monkeypatch.setattr(framework.Torch, "pending", lambda self: "torch.compile had replayed no CUDA graph")
+    outcome = run(cell("ok", "eager"))
+    assert outcome["status"] == "compile_error"
+    assert outcome["reason"] == "after 20 calls torch.compile had replayed no CUDA graph"
