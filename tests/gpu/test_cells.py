@@ -85,3 +85,26 @@ def test_autotuning_is_a_part_of_compiling(tmp_path):
     assert 0 < columns["autotune_s"] < columns["compile_s"]
     again = run("sdpa_math", "max-autotune-no-cudagraphs", cache)["columns"]
     assert again["autotune_s"] < columns["autotune_s"]
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "direction"),
+    [
+        *(
+            (name, dtype, "fwd_bwd")
+            for name in ("sdpa_flash", "sdpa_cudnn", "fa2", "flex")
+            for dtype in ("bf16", "fp16")
+        ),
+        *((name, "bf16", "bwd") for name in ("sdpa_flash", "sdpa_cudnn", "fa2", "flex")),
+        *((name, "fp32", "fwd_bwd") for name in ("sdpa_efficient", "sdpa_math")),
+    ],
+)
+def test_gradients_of_real_kernels_pass_both_checks(name, dtype, direction):
+    """On ordinary and on peaky inputs, causal and with grouped heads where the kernel takes them."""
+    if name == "fa2":
+        pytest.importorskip("flash_attn")
+    heads = 16 if name == "sdpa_efficient" else 4
+    mode = "default" if name == "flex" else "eager"
+    outcome = run(name, mode, dtype=dtype, direction=direction, causal=True, num_kv_heads=heads)
+    assert outcome["status"] == "ok", outcome["reason"]
+    assert outcome["columns"]["grad_err_ratio"] > 0
