@@ -41,7 +41,9 @@ PREFILL: dict[str, Any] = {
     "head_dim": 16,
     "dtype": "fp32",
 }
-QUICK: dict[str, Any] = {"name": "quick", "replicates": 1, "time_cap_s": 0.6, "cache": "cold"}
+QUICK: dict[str, Any] = {"name": "quick", "replicates": 1, "time_cap_s": 0.6, "cache": "cold", "sustained": False}
+#: The fields of a preset that describe the load.
+LOAD: dict[str, Any] = {"sustained": True, "soak_s": 1.0, "window_s": 1.0, "load_cap_s": 5.0}
 EAGER: dict[str, Any] = {"name": "eager", "mode": None, "fullgraph": True, "dynamic": False}
 DEFAULT: dict[str, Any] = {**EAGER, "name": "default", "mode": "default"}
 MAX_AUTOTUNE: dict[str, Any] = {**EAGER, "name": "max_autotune", "mode": "max-autotune"}

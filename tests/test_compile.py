@@ -205,3 +205,18 @@ def test_a_mode_that_never_gets_there_is_a_compile_error(monkeypatch):
     outcome = run(cell("ok", "eager"))
     assert outcome["status"] == "compile_error"
     assert outcome["reason"] == "after 20 calls torch.compile had replayed no CUDA graph"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("No available kernel. Aborting execution.", "PyTorch: No available kernel. Aborting execution."),
+        ("No operator found for `memory_efficient_attention_backward` with inputs:\n  q", "xFormers: No operator"),
+        ("No dot product attention backend is available for the provided inputs.", "Transformer Engine: No dot"),
+    ],
+)
+def test_what_a_library_refuses_at_the_call_is_unsupported(text, reason):
+    """In its own words, first line, with its name."""
+    status, said = framework.Torch({"kind": "cpu"}).status_of(ValueError(text))
+    assert status == "unsupported"
+    assert said.startswith(reason)

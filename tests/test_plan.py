@@ -18,14 +18,14 @@ from typing import Any
 
 import pytest
 
-from attnsweep import environment, impls, overrides, plan
+from attnsweep import environment, impls, overrides, plan, records
 from attnsweep.compose import Combination
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError, Status
 from attnsweep.plan import Cell, Plan
 from attnsweep.pool import pyenv
 from attnsweep.records import Record
-from sweeps import CPU, DEFAULT, EAGER, GPU, MAX_AUTOTUNE, PREFILL, QUICK, combination, impl, one_case, settings
+from sweeps import CPU, DEFAULT, EAGER, GPU, LOAD, MAX_AUTOTUNE, PREFILL, QUICK, combination, impl, one_case, settings
 
 COMPILER = ("torch._dynamo", "torch._inductor.compile_fx", "torch._inductor.codecache")
 
@@ -250,6 +250,23 @@ def test_the_cache_is_part_of_the_id_on_a_gpu_and_always_hot_on_a_cpu(tmp_path: 
     assert only(tmp_path, base, device=GPU).columns["cache"] == "cold"
 
 
+def test_what_a_preset_says_of_a_gpu_opens_no_cell_on_a_cpu(tmp_path: Path) -> None:
+    """No load there, no blocks: another soak is the same cell, where a GPU has another."""
+    base = combination(scenario=one_case(), timing={**QUICK, **LOAD})
+    longer = replace(base, timing={**base.timing, "soak_s": 2.0, "rest_ms": 5.0})
+    assert only(tmp_path, base).id == only(tmp_path, longer).id == only(tmp_path, combination(scenario=one_case())).id
+    assert only(tmp_path, base, device=GPU).id != only(tmp_path, longer, device=GPU).id
+
+
+def test_another_protocol_makes_other_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was measured by another procedure is not taken for done."""
+    before = only(tmp_path, combination(scenario=one_case()))
+    monkeypatch.setattr(records, "PROTOCOL", records.PROTOCOL + 1)
+    after = only(tmp_path, combination(scenario=one_case()))
+    assert after.id != before.id
+    assert after.columns["protocol"] == before.columns["protocol"] + 1
+
+
 def test_what_does_not_change_the_measurement_keeps_the_id(tmp_path: Path) -> None:
     """Where, when, how many beside it, and whether forked or spawned."""
     base = combination(scenario=one_case())
@@ -457,9 +474,12 @@ def test_an_interpreter_that_is_none_is_a_mistake_said_in_a_sentence(tmp_path: P
 def test_a_deadline_goes_by_the_compile_mode_unless_given(
     tmp_path: Path, compile: dict[str, Any], seconds: float
 ) -> None:
-    """Compiling takes longer, autotuning longest; pool.timeout_s is the whole deadline of every cell."""
+    """Compiling takes longer, autotuning longest, and sampling comes on top; pool.timeout_s is the whole deadline."""
     one = combination(compile=compile, scenario=one_case())
-    assert only(tmp_path, one).timeout_s == seconds
+    assert only(tmp_path, one).timeout_s == seconds + 0.6
+    loaded = replace(one, timing={**QUICK, **LOAD})
+    assert only(tmp_path, loaded, device=GPU).timeout_s == seconds + 0.6 + 5.0
+    assert only(tmp_path, loaded).timeout_s == seconds + 0.6  # no load is measured on a CPU
     assert only(tmp_path, one, pool=replace(settings(tmp_path).pool, timeout_s=7.5)).timeout_s == 7.5
 
 
@@ -469,6 +489,11 @@ def test_the_estimate_grows_with_cells_and_compiling_and_shrinks_with_gpus(tmp_p
     assert 0.6 * 6 < one.estimate_s < 3 * 6
     assert two.estimate_s == pytest.approx(2 * one.estimate_s)
     assert make(tmp_path, combination(compile=DEFAULT)).estimate_s > one.estimate_s + 6
+    gpu, loaded = (
+        plan.make(settings(tmp_path), [combination(timing=timing)], [GPU]).estimate_s
+        for timing in (QUICK, {**QUICK, **LOAD})
+    )
+    assert loaded == pytest.approx(gpu + 6 * 3.0)
     twins = [GPU, replace(GPU, uuid="GPU-1")]
     alone, pair = (plan.make(settings(tmp_path), [combination()], gpus).estimate_s for gpus in (twins[:1], twins))
     assert pair == pytest.approx(alone / 2)
@@ -617,8 +642,8 @@ def test_ids_do_not_depend_on_the_process(tmp_path: Path) -> None:
         '"head_dim_v":16,"kv_len":32,"num_heads":4,"num_kv_heads":4,"q_len":32,"window":null},'
         '"compile":{"dynamic":false,"fullgraph":true,"mode":null,"name":"eager"},"device":"AMD EPYC",'
         '"impl":{"_target_":"attnsweep.impls.naive.NaiveAttention","distribution":null,"layout":"bhsd",'
-        '"name":"naive"},"kernels":null,"replicate":0,"seed":0,'
-        '"timing":{"cache":"hot","name":"quick","time_cap_s":0.6},"variant":"","version":null}'
+        '"name":"naive"},"kernels":null,"protocol":2,"replicate":0,"seed":0,'
+        '"timing":{"cache":"hot","name":"quick","sustained":false,"time_cap_s":0.6},"variant":"","version":null}'
     )
     assert cell.id[-8:] == hashlib.sha256(text.encode()).hexdigest()[:8]
 

@@ -189,6 +189,15 @@ def test_a_speed_that_cannot_be_is_flagged(tmp_path: Path) -> None:
     assert too_fast["flags"] == ["implausible"]
 
 
+@pytest.mark.parametrize("column", ["kernel_ms", "events_ms", "sustained_ms"])
+def test_whatever_may_rank_must_be_possible(tmp_path: Path, column: str) -> None:
+    """A case may be ranked by another timer than its own, and by its load."""
+    one = {"num_heads": 32, "head_dim": 128, "seq_len": 4096, "dtype": "bf16"}
+    columns = {"sm_count": 132, column: 0.05}
+    row = write(tmp_path, ending(measured(0.3, **columns), telemetry=[sample(101.5, 1980.0)]), **one)
+    assert row["flags"] == ["implausible"]
+
+
 def test_the_highest_clock_decides_what_can_be(tmp_path: Path) -> None:
     """The median clock is the sustained regime's where most of the window was; the latency may be the burst's."""
     one = {"num_heads": 32, "head_dim": 128, "seq_len": 4096, "dtype": "bf16", "causal": False}

@@ -541,7 +541,7 @@ def test_text_from_records_cannot_act_on_the_terminal(tmp_path: Path) -> None:
                 report.cell(cell, outcome)
             report.say(HOSTILE)
         harmless(out.getvalue())
-        progress.dry_run(console, planned, {cell.id: HOSTILE for cell in planned.cells})
+        progress.dry_run(console, planned, {cell.id: HOSTILE for cell in planned.cells}, {})
         progress.results(console, planned.cells, {cell.id: outcome for cell in planned.cells})
         harmless(out.getvalue())
 
@@ -693,6 +693,15 @@ def test_the_best_is_not_one_that_cannot_be(tmp_path: Path, flag: str) -> None:
     )
     assert f"0.001 {flag}" in shown
     assert "0.5*" in shown
+
+
+def test_a_quantised_result_is_marked_and_not_the_best_beside_a_native_one(tmp_path: Path) -> None:
+    """Its speed has a price; alone it is the best there is."""
+    quantised = [Outcome(Status.OK, 0.1, None, (), "int8")]
+    shown = table(tmp_path, {"a": quantised, "b": [Outcome(Status.OK, 0.5, None, (), "native")]})
+    assert "0.1 int8" in shown
+    assert "0.5*" in shown
+    assert "0.1* int8" in table(tmp_path, {"a": quantised})
 
 
 def test_sixteen_implementations_fit_eighty_columns(tmp_path: Path) -> None:

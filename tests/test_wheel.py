@@ -92,3 +92,9 @@ def test_it_plans_and_sweeps_in_an_empty_folder(installed: Path, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
     assert "4 ok" in run(installed / "attnsweep", *argv, cwd=tmp_path)
     assert len(list((tmp_path / "outputs" / "n" / "cells").glob("*.parquet"))) == 4
+
+
+def test_the_doctor_finds_the_wheels_implementations(installed: Path, tmp_path: Path) -> None:
+    """The entry point works without a checkout."""
+    found = run(installed / "attnsweep-doctor", cwd=tmp_path)
+    assert [line.split()[1] for line in found.splitlines() if line.startswith("naive ")] == ["yes"]

@@ -35,13 +35,14 @@ def cell_id(
     seed: int,
     version: str | None,
     device_name: str,
+    protocol: int,
 ) -> str:
     """`<impl>[-<variant>]-<compile>-<case>-<replicate>-<8 hex>`, a file name of letters, digits and . _ = -.
 
     Hashed is what changes the measurement: the implementation with its environment, variant, compile mode,
-    case, timing, replicate, seed, version of the library, source of our kernels where it uses them, and the
-    device's name. Not hashed is where and when the cell runs, and how many replicates there are beside it:
-    asking for more keeps those that are done.
+    case, timing, replicate, seed, version of the library, source of our kernels where it uses them, the device's
+    name, and the protocol's version. Not hashed is where and when the cell runs, and how many replicates there are
+    beside it: asking for more keeps those that are done.
     """
     hashed = {
         "impl": {key: value for key, value in impl.items() if key != "isolation"},
@@ -54,6 +55,7 @@ def cell_id(
         "version": version,
         "kernels": kernels_digest() if _uses_kernels(str(impl.get("_target_")), canonical(impl)) else None,
         "device": device_name,
+        "protocol": protocol,
     }
     parts = {
         "impl": str(impl["name"]),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attnsweep import environment, impls
+from attnsweep import environment, impls, uvenv
 from attnsweep.errors import ConfigError
+from attnsweep.uvenv import Recipe
 
-#: What a zygote imports before its first fork, by framework; and beside it where it compiles.
+#: What a zygote imports before its first fork, by framework, and what an environment of requirements holds beside
+#: those; and the compiler, where it compiles.
 _PRELOAD = {"torch": ("numpy", "torch"), "jax": ("numpy", "jax")}
 _COMPILER = ("torch._dynamo", "torch._inductor.compile_fx", "torch._inductor.codecache")
 
@@ -22,13 +24,16 @@ class Interpreter:
 
     `python` is an absolute path, never resolved through symlinks. `variables` are set before the zygote
     starts. `preload` is imported before the first fork; () is isolation=spawn. `own` is the parent's own
-    interpreter, which inherits its environment, PYTHONPATH included.
+    interpreter, which inherits its environment, PYTHONPATH included. `recipe` is what uv builds it from,
+    `missing` why it cannot be had.
     """
 
     python: str
     variables: tuple[tuple[str, str], ...]
     preload: tuple[str, ...]
     own: bool
+    recipe: Recipe | None = None
+    missing: str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,16 @@ class Host:
     own: bool
     framework: str
     spawn: bool
+    recipe: Recipe | None = None
+    missing: str | None = None
 
 
 def host(impl: Mapping[str, Any], isolation: str) -> Host:
-    """Where an implementation's YAML says that it runs; the parent's own interpreter without `env.python`.
+    """Where an implementation's YAML says that it runs; the parent's own interpreter without `env.python` and
+    `env.requirements`.
 
-    A relative path is relative to the working folder. Raises ConfigError for values that cannot be meant.
+    An environment of requirements also gets numpy and the framework, which every cell needs. A relative path is
+    relative to the working folder. Raises ConfigError for values that cannot be meant.
     """
     env = impl.get("env") or {}
     variables = env.get("variables") or {}
@@ -55,13 +64,30 @@ def host(impl: Mapping[str, Any], isolation: str) -> Host:
     python = env.get("python")
     if python is not None and not isinstance(python, str):
         raise ConfigError(f"impl {impl['name']}: env.python must be an interpreter's path, not {python!r}")
+    framework = impls.framework(dict(impl))
+    recipe = _recipe(impl, framework)
+    if recipe is not None:
+        python = recipe.python
     return Host(
         python=sys.executable if python is None else os.path.abspath(os.path.expanduser(python)),
         variables=tuple(sorted((str(key), str(value)) for key, value in variables.items())),
         own=python is None,
-        framework=impls.framework(dict(impl)),
+        framework=framework,
         spawn=isolation == "spawn" or impl.get("isolation") == "spawn",
+        recipe=recipe,
     )
+
+
+def _recipe(impl: Mapping[str, Any], framework: str) -> Recipe | None:
+    env = impl.get("env") or {}
+    requirements, python_version = env.get("requirements"), env.get("python_version")
+    if requirements is None:
+        if python_version is not None:
+            raise ConfigError(f"impl {impl['name']}: env.python_version goes with env.requirements, which is not given")
+        return None
+    if env.get("python") is not None:
+        raise ConfigError(f"impl {impl['name']}: env.python and env.requirements exclude each other")
+    return uvenv.recipe([*requirements, *_PRELOAD.get(framework, ())], python_version)
 
 
 def interpreter(where: Host, compiles: bool) -> Interpreter:
@@ -71,7 +97,17 @@ def interpreter(where: Host, compiles: bool) -> Interpreter:
         preload = _PRELOAD.get(where.framework, ())
         if compiles and where.framework == "torch":
             preload += _COMPILER
-    return Interpreter(where.python, where.variables, preload, where.own)
+    return Interpreter(where.python, where.variables, preload, where.own, where.recipe, where.missing)
+
+
+def build(wanted: Mapping[Host, str], say: Callable[[str], None]) -> dict[Host, str]:
+    """Build the environments of hosts that uv makes, each for the implementation named; why those that failed cannot
+    be had. `say` is told what is being built.
+    """
+    recipes = {where.recipe: name for where, name in wanted.items() if where.recipe is not None}
+    answers = {recipe: uvenv.build(recipe, name, say) for recipe, name in recipes.items()}
+    whys = {where: None if where.recipe is None else answers[where.recipe] for where in wanted}
+    return {where: why for where, why in whys.items() if why is not None}
 
 
 def versions(implementations: Sequence[Mapping[str, Any]], hosts: Sequence[Host]) -> list[str | None]:

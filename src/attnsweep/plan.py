@@ -7,15 +7,15 @@ import os
 import random
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnsweep import conf_path, environment, identity, impls, metrics, scenarios
+from attnsweep import conf_path, environment, identity, impls, metrics, records, scenarios
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError, Status
-from attnsweep.interpreters import Host, Interpreter, host, interpreter, versions
+from attnsweep.interpreters import Host, Interpreter, build, host, interpreter, versions
 from attnsweep.schema import Check
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from attnsweep.scenarios import Problem
     from attnsweep.schema import Settings
 
-#: Seconds: a cell's deadline; and what a cell takes beside its samples (process, inputs, check) and
+#: Seconds: a cell's deadline beside its sampling; and what a cell takes beside its samples (process, inputs, check) and
 #: compiling.
 _DEADLINE_S = {"eager": 120.0, "compile": 300.0, "max_autotune": 900.0}
 _COMPILE_S = {"eager": 0.0, "compile": 5.0, "max_autotune": 40.0}
@@ -55,12 +55,13 @@ class Outcome:
     latency_ms: float | None
     reason: str | None
     flags: tuple[str, ...]
+    precision_class: str | None = None
 
 
 def outcome_of(values: Mapping[str, Any]) -> Outcome:
     """The outcome in a record's columns. Raises KeyError or ValueError where they are no record's."""
     flags = tuple(values["flags"] or ())
-    return Outcome(Status(values["status"]), values["latency_ms"], values["reason"], flags)
+    return Outcome(Status(values["status"]), values["latency_ms"], values["reason"], flags, values["precision_class"])
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,10 @@ class Plan:
 
     @property
     def estimate_s(self) -> float:
-        """About how long the open cells take: sampling to the cap, compiling, and what isolation costs."""
+        """About how long the open cells take: sampling to the cap, load, compiling, and what isolation costs."""
         seconds = sum(
             float(cell.payload["timing"]["time_cap_s"])
+            + _load_s(cell.payload["timing"])
             + _COMPILE_S[_mode(cell.payload["compile"])]
             + _BESIDE_S[cell.columns["device"]]
             for cell in self.to_run
@@ -114,9 +116,9 @@ class _Draft:
 
     combination: Combination
     problem: Problem
-    version: str | None
     unsupported: str | None
     host: Host
+    version: str | None = None
 
 
 def make(
@@ -125,8 +127,12 @@ def make(
     devices: Sequence[Device],
     *,
     hopeless: bool = False,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> Plan:
-    """The plan of a sweep; writes nothing. `hopeless` allows one in which no implementation can do anything.
+    """The plan of a sweep. `hopeless` allows one in which no implementation can do anything.
+
+    It writes nothing, but unless `dry_run` is set it builds the environments in which a cell is to run, and tells
+    `say` so: what they hold is part of a cell's identity.
 
     Raises ConfigError where GPUs of several kinds are mixed, an environment's interpreter does not answer, or no
     cell is left to run or record.
@@ -135,7 +141,7 @@ def make(
     replicates = max((int(one.timing["replicates"]) for one in combinations), default=0)
     if settings.replicate is not None and combinations and settings.replicate >= replicates:
         raise ConfigError(f"replicate must be below timing.replicates ({replicates}), not {settings.replicate}")
-    drafts = _drafts(settings, combinations, device)
+    drafts = _versioned(settings, _drafts(settings, combinations, device), say)
     cells = _ordered(settings, drafts, device)
     if not cells:
         raise ConfigError("nothing to measure: the combinations make no cell")
@@ -203,17 +209,25 @@ def _one_kind(devices: Sequence[Device]) -> Device:
 
 def _drafts(settings: Settings, combinations: Sequence[Combination], device: Device) -> list[_Draft]:
     hosts = [host(combination.impl, settings.isolation) for combination in combinations]
-    found = versions([combination.impl for combination in combinations], hosts)
     problems: dict[str, list[Problem]] = {}
     drafts = []
-    for combination, where, version in zip(combinations, hosts, found, strict=True):
+    for combination, where in zip(combinations, hosts, strict=True):
         key = identity.canonical(combination.scenario)
         if key not in problems:
             problems[key] = scenarios.expand(combination.scenario, settings.scale)
         for problem in problems[key]:
             reason = impls.why_unsupported(combination.impl, problem.case, device, combination.compile)
-            drafts.append(_Draft(combination, problem, version, reason, where))
+            drafts.append(_Draft(combination, problem, reason, where))
     return drafts
+
+
+def _versioned(settings: Settings, drafts: Sequence[_Draft], say: Callable[[str], None]) -> list[_Draft]:
+    """The drafts with their versions, and with why an environment cannot be had."""
+    wanted = {draft.host: str(draft.combination.impl["name"]) for draft in drafts if draft.unsupported is None}
+    refused = {} if settings.dry_run else build(wanted, say)
+    hosts = [replace(draft.host, missing=refused.get(draft.host)) for draft in drafts]
+    found = versions([draft.combination.impl for draft in drafts], hosts)
+    return [replace(one, host=where, version=version) for one, where, version in zip(drafts, hosts, found, strict=True)]
 
 
 def _ordered(settings: Settings, drafts: Sequence[_Draft], device: Device) -> list[Cell]:
@@ -253,8 +267,7 @@ def _cell(
 ) -> Cell:
     combination, case = draft.combination, draft.problem.case
     impl, compile, fields_of_case = combination.impl, combination.compile, case.to_dict()
-    # Nothing is evicted before a call on a CPU, whatever the preset asks for.
-    timing = {**combination.timing, "cache": "hot"} if device.kind == "cpu" else combination.timing
+    timing = _on_cpu(combination.timing) if device.kind == "cpu" else combination.timing
     work = impls.work(impl, case)
     cell_id = identity.cell_id(
         impl=impl,
@@ -267,6 +280,7 @@ def _cell(
         seed=settings.seed,
         version=draft.version,
         device_name=device.name,
+        protocol=records.PROTOCOL,
     )
     payload = {
         "id": cell_id,
@@ -293,6 +307,7 @@ def _cell(
         "distribution": impl.get("distribution"),
         "compile": compile["name"],
         "timing": timing["name"],
+        "protocol": records.PROTOCOL,
         "cache": timing["cache"],
         "scenario": combination.scenario["name"],
         "axis": draft.problem.axis,
@@ -311,10 +326,31 @@ def _cell(
         payload=payload,
         columns=columns,
         interpreter=python,
-        timeout_s=_DEADLINE_S[_mode(compile)] if timeout_s is None else timeout_s,
+        timeout_s=_deadline_s(compile, timing) if timeout_s is None else timeout_s,
         unsupported=draft.unsupported,
         group=case.name,
     )
+
+
+#: What a preset says of a GPU alone.
+_GPU_ONLY = ("block_ms", "rest_ms", "soak_s", "window_s", "steady", "load_cap_s")
+
+
+def _on_cpu(timing: dict[str, Any]) -> dict[str, Any]:
+    """A preset for a CPU, where nothing is evicted before a call and no load is measured, whatever it asks for."""
+    kept = {key: value for key, value in timing.items() if key not in _GPU_ONLY}
+    return {**kept, "cache": "hot", "sustained": False}
+
+
+def _load_s(timing: dict[str, Any]) -> float:
+    """How long a load takes that is steady at once."""
+    return float(timing["soak_s"]) + 2 * float(timing["window_s"]) if timing["sustained"] else 0.0
+
+
+def _deadline_s(compile: dict[str, Any], timing: dict[str, Any]) -> float:
+    """A cell's whole deadline: what its kind may take, and what its preset may spend on sampling and load."""
+    load_s = float(timing["load_cap_s"]) if timing["sustained"] else 0.0
+    return _DEADLINE_S[_mode(compile)] + float(timing["time_cap_s"]) + load_s
 
 
 def _mode(compile: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from attnsweep.errors import FAILURES, Status
 
 if TYPE_CHECKING:
     from attnsweep.plan import Cell, Outcome, Plan
+    from attnsweep.uvenv import Recipe
 
 _STYLES = {Status.OK: "green", Status.UNSUPPORTED: "dim", Status.MISSING: "yellow"}
 
@@ -91,6 +92,11 @@ def label(cell: Cell) -> str:
     return line(f"{cell.columns['impl']}{variant} {cell.columns['compile']}")
 
 
+def say(out: Console, text: str) -> None:
+    """A sentence on a line of its own."""
+    out.print(Text(line(text)), soft_wrap=True)
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person says them: 45 s, 20 min, 3 h 10 min."""
     if seconds < 90:
@@ -137,7 +143,7 @@ class Report:
 
     def say(self, text: str) -> None:
         """A sentence of its own, above the bar."""
-        self.out.print(Text(line(text)), soft_wrap=True)
+        say(self.out, text)
 
     def unsupported(self, cell: Cell, outcome: Outcome) -> None:
         """A cell that needs no process is recorded: a line without a count, and nothing beside a bar."""
@@ -162,10 +168,10 @@ class Report:
         self.bar.update(self.task, completed=self.count, failures=self.failures, last=f"{label(cell)}: {result}")
 
 
-def dry_run(out: Console, plan: Plan, missing: Mapping[str, str]) -> None:
+def dry_run(out: Console, plan: Plan, missing: Mapping[str, str], unbuilt: Mapping[str, Recipe]) -> None:
     """Every cell and why it would be skipped, then how many there are and about how long they take.
 
-    `missing` says by cell id what is not installed here.
+    `missing` says by cell id what is not installed here, `unbuilt` which environment would be built first.
     """
     table = _table("implementation", "process", "")
     case = None
@@ -176,11 +182,13 @@ def dry_run(out: Console, plan: Plan, missing: Mapping[str, str]) -> None:
         table.add_row(
             Text(f"  {label(cell)}"),
             Text(str(cell.columns["replicate"])),
-            _prospect(plan, cell, missing.get(cell.id)),
+            _prospect(plan, cell, missing.get(cell.id), unbuilt.get(cell.id)),
         )
     _print(out, table)
     absent = sum(cell.id in missing for cell in plan.to_run)
     note = f" ({absent} of them to find their library missing)" if absent else ""
+    build = len({recipe for one, recipe in unbuilt.items() if one not in missing})
+    note += f" once {_count(build, 'environment')} {'is' if build == 1 else 'are'} built" if build else ""
     out.print(
         Text(
             f"{_count(len(plan.cells), 'cell')}, {len(plan.to_run)} to run{note}, "
@@ -190,7 +198,7 @@ def dry_run(out: Console, plan: Plan, missing: Mapping[str, str]) -> None:
     )
 
 
-def _prospect(plan: Plan, cell: Cell, missing: str | None) -> Text:
+def _prospect(plan: Plan, cell: Cell, missing: str | None, unbuilt: Recipe | None) -> Text:
     done = plan.done.get(cell.id)
     if done is not None:
         return Text(f"done: {done.status}", style="dim")
@@ -198,6 +206,8 @@ def _prospect(plan: Plan, cell: Cell, missing: str | None) -> Text:
         return Text(line(f"unsupported: {cell.unsupported}"), style="dim")
     if missing is not None:
         return Text(line(f"missing: {missing}"), style="yellow")
+    if unbuilt is not None:
+        return Text(f"to run, once its environment of {_count(unbuilt.packages, 'package')} is built")
     return Text("to run")
 
 
@@ -242,13 +252,21 @@ def _row(row: Mapping[str, list[Outcome]]) -> dict[str, Text]:
         if (latencies := [one.latency_ms for one in several if one.latency_ms is not None])
     }
     barred = {name: _barred(row[name]) for name in medians}
-    best = min((name for name in medians if not barred[name]), key=lambda name: medians[name], default=None)
+    classes = {name: _precision(row[name]) for name in medians}
+    # A result in the case's own precision is never second to one that is not
+    best = min(
+        (name for name in medians if not barred[name]),
+        key=lambda name: (classes[name] is not None, medians[name]),
+        default=None,
+    )
     shown = {}
     for name in sorted(medians, key=lambda one: medians[one]):
         failed = [one for one in row[name] if one.latency_ms is None]
         text = Text(_ms(medians[name]) + ("*" if name == best else ""), style="bold" if name == best else "")
         if failed:
             text.append(f" ({len(failed)} of {len(row[name])} {failed[0].status})", style="red")
+        if classes[name]:
+            text.append(f" {line(str(classes[name]))}", style="dim")
         if barred[name]:
             text.append(f" {barred[name]}", style="red" if barred[name] == "implausible" else "dim")
         shown[name] = text
@@ -257,6 +275,11 @@ def _row(row: Mapping[str, list[Outcome]]) -> dict[str, Text]:
             status = several[0].status
             shown[name] = Text(str(status), style=_STYLES.get(status, "red"))
     return shown
+
+
+def _precision(several: Sequence[Outcome]) -> str | None:
+    """The precision class that a label declares, None for the case's own."""
+    return next((one.precision_class for one in several if one.precision_class not in (None, "native")), None)
 
 
 def _barred(several: list[Outcome]) -> str | None:

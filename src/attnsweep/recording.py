@@ -125,10 +125,11 @@ def _rated(columns: dict[str, Any], cell: Cell, inside: list[Mapping[str, Any]])
     columns.update(metrics.rates(work, latency_ms, name, clock_mhz, sm_count))
     clocks = [sample["sm_clock_mhz"] for sample in inside if sample.get("sm_clock_mhz") is not None]
     clocks += columns.get("block_clock_mhz", [])
-    # The highest clock seen, by either: what is impossible must be so at every clock that the GPU had
+    # The fastest of what may rank, at the highest clock seen, by either: impossible is what no reading makes possible
+    ranking = [columns.get(one) for one in ("latency_ms", "events_ms", "kernel_ms", "sustained_ms")]
     why = metrics.implausible(
         work,
-        latency_ms,
+        min(one for one in ranking if one is not None),
         name,
         cold=columns["cache"] == "cold",
         sm_clock_mhz=max(clocks, default=None),

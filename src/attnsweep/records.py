@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
+#: Version of how times are taken. Another one makes other cells, and rows of two are never pooled.
+PROTOCOL = 2
+
 
 @dataclass(frozen=True)
 class Column:
@@ -49,6 +52,7 @@ COLUMNS: tuple[Column, ...] = (
         ("distribution", "str", "", "Python distribution that provides the implementation"),
         ("compile", "str", "", "compile mode: eager, or a torch.compile mode"),
         ("timing", "str", "", "name of the timing preset"),
+        ("protocol", "int", "", "version of how times are taken (docs/measurement.md); null is 1"),
         ("cache", "str", "", "state of the L2 cache before each call: cold or hot; on a CPU always hot"),
         ("scenario", "str", "", "name of the scenario"),
         ("axis", "str", "", "the scenario's field that plots put on their axis"),

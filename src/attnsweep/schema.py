@@ -176,6 +176,8 @@ def timing(values: Mapping[str, Any]) -> Timing:
     _at_most("timing.", preset, _MOST_COUNT, "replicates", "min_blocks", "max_samples")
     if preset.target >= 1:
         raise ConfigError(f"timing.target must be a relative half-width such as 0.01, not {preset.target}")
+    if preset.steady >= 1:
+        raise ConfigError(f"timing.steady must be a relative difference such as 0.005, not {preset.steady}")
     if preset.time_cap_s < preset.min_time_s:
         raise ConfigError(
             f"timing.time_cap_s ({preset.time_cap_s}) must be timing.min_time_s ({preset.min_time_s}) or more"

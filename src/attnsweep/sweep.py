@@ -13,17 +13,19 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from attnsweep import devices, identity, impls, plan, progress, recording
+from attnsweep import devices, identity, impls, plan, progress, recording, uvenv
 from attnsweep.errors import FAILURES, AttnsweepError, ConfigError, Status
 
 if TYPE_CHECKING:
     from attnsweep.compose import Combination
     from attnsweep.devices import Device
+    from attnsweep.interpreters import Interpreter
     from attnsweep.plan import Cell, Outcome, Plan
     from attnsweep.pool.ending import Ending
     from attnsweep.schema import Settings
+    from attnsweep.uvenv import Recipe
 
 
 def run(settings: Settings, combinations: list[Combination], *, shared: bool = False) -> int:
@@ -36,10 +38,10 @@ def run(settings: Settings, combinations: list[Combination], *, shared: bool = F
     folder.
     """
     found = devices.find(settings.device, settings.gpus)
-    planned = plan.make(settings, combinations, found, hopeless=shared)
     out = progress.console()
+    planned = plan.make(settings, combinations, found, hopeless=shared, say=lambda text: progress.say(out, text))
     if settings.dry_run:
-        progress.dry_run(out, planned, _missing(planned))
+        progress.dry_run(out, planned, _missing(planned), _unbuilt(planned))
         return 0
     try:
         planned.cells_folder.mkdir(parents=True, exist_ok=True)
@@ -164,19 +166,35 @@ def _is_override(words: Sequence[str], index: int) -> bool:
 
 def _missing(planned: Plan) -> dict[str, str]:
     """By cell id, what the cells lack that would run in this interpreter; of foreign ones only whether they exist."""
-    from attnsweep.pool import pyenv
-
     known: dict[str, str | None] = {}
     found = {}
     for cell in planned.to_run:
-        impl, where = cell.payload["impl"], cell.interpreter
-        key = identity.canonical(impl)
+        key = identity.canonical(cell.payload["impl"])
         if key not in known:
-            known[key] = impls.why_missing(impl) if where.own else pyenv.why_missing(where.python)
+            known[key] = why_missing(cell.payload["impl"], cell.interpreter)
         why = known[key]
         if why is not None:
             found[cell.id] = why
     return found
+
+
+def why_missing(impl: dict[str, Any], where: Interpreter) -> str | None:
+    """Why an implementation cannot run where it is meant to, or None; of another interpreter only whether it exists, or
+    can be built.
+    """
+    from attnsweep.pool import pyenv
+
+    if where.own:
+        return impls.why_missing(impl)
+    if where.recipe is not None and not where.recipe.built:
+        return uvenv.INSTALL_UV if uvenv.uv() is None else None
+    return pyenv.why_missing(where.python)
+
+
+def _unbuilt(planned: Plan) -> dict[str, Recipe]:
+    """By cell id, the environments that a sweep would build first."""
+    recipes = {cell.id: cell.interpreter.recipe for cell in planned.to_run}
+    return {one: recipe for one, recipe in recipes.items() if recipe is not None and not recipe.built}
 
 
 @contextmanager

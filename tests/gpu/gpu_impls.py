@@ -30,6 +30,22 @@ class Spinning(SdpaAttention):
         return call
 
 
+class Waiting(SdpaAttention):
+    """SDPA and then a wait for the device, which no capture allows."""
+
+    def prepare(self, case, device):
+        import torch
+
+        right = super().prepare(case, device)
+
+        def call(q, k, v):
+            out = right(q, k, v)
+            torch.cuda.synchronize()
+            return out
+
+        return call
+
+
 class Wrong(fake_impls.Fake):
     """Naive attention with a mistake that only shows on a GPU's memory or masks."""
 

@@ -51,6 +51,16 @@ def test_host_time_is_in_the_hosts_timer_and_no_other():
     assert (delayed["host_ms"] - without["host_ms"]) * 1e3 == pytest.approx(100, abs=20)
 
 
+def test_a_call_that_cannot_be_captured_is_timed_by_events_and_says_so():
+    """A failed capture costs the graph and nothing else: memory, other timers and the second check go on."""
+    impl = {"name": "waiting", "_target_": "gpu_impls.Waiting", "backend": "cudnn", "layout": "bhsd"}
+    row = columns(run(impl, **DECODE))
+    assert row["timer"] == "events"
+    assert row["graph_ms"] is None
+    assert {"graph_unsupported", "unhidden"} <= set(row["flags"])
+    assert row["kernel_ms"] == pytest.approx(columns(run("sdpa_cudnn", **DECODE))["kernel_ms"], rel=0.1)
+
+
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_a_cold_read_never_beats_the_memory_and_a_hot_one_is_faster(batch_size):
     """Keys and values of 32 MB (which fit into L2) and 512 MB, by each timer; only what fits gains by being hot."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from report_records import decode, prefill, values
 
 from attnsweep.errors import ConfigError, Status
+from attnsweep.report import plots
 from attnsweep.report.derive import Derived, derive
 from attnsweep.report.notes import Footnotes
 from attnsweep.report.summary import best_table, latency_table, standings_table
 from attnsweep.report.tables import Table, to_markdown
-from attnsweep.report.words import verdict
+from attnsweep.report.words import bound_ms, verdict
 
 POINTS = (prefill(1, 2048), prefill(1, 4096))
 
@@ -43,11 +45,37 @@ def test_a_ceiling_is_in_the_table_and_a_sentence_says_what_it_is() -> None:
         copy, matmul = row[-2:]
         assert (float(copy.text), float(matmul.text)) == (0.1, 0.5)
         assert not any(cell.best or cell.bold for cell in (copy, matmul))
-        assert copy.note == "not ranked"
+        assert (copy.note, matmul.note) == ("10.0%", "50.0%")
         assert copy.marks
     said = " ".join(table.notes)
     assert "ceiling_matmul (the case's FLOPs as one matrix product)" in said
     assert "Ranked in no case" not in said
+    assert "bounds nothing" not in said
+
+
+def test_a_ceiling_that_is_beaten_is_said_to_bound_nothing() -> None:
+    """On a small case a matrix product can take longer than the best attention."""
+    table = latency(derive([values(POINTS[0], "fa2", latency_ms=1.0), ceiling("ceiling_matmul", POINTS[0], 1.5)]))
+    assert table.rows[0][-1].note == "150%"
+    assert "One above 100 % is slower than the fastest and bounds nothing in that case." in " ".join(table.notes)
+
+
+def test_the_slowest_ceiling_is_the_one_that_binds() -> None:
+    """It alone is drawn; without ceilings there is none."""
+    (section,) = derive(rows()).sections
+    assert [bound_ms(case) for case in section.cases] == [0.5, 0.5]
+    (bare,) = derive([row for row in rows() if "ceiling" not in row["flags"]]).sections
+    assert [bound_ms(case) for case in bare.cases] == [None, None]
+
+
+@pytest.mark.parametrize(("ceiling_ms", "drawn"), [(0.5, True), (0.2, False)])
+def test_the_measured_ceiling_is_a_line_where_it_is_near(tmp_path: Path, ceiling_ms: float, drawn: bool) -> None:
+    """In the plots of latency and of throughput, named in the legend; a far one would only flatten the others."""
+    point = POINTS[0]
+    found = [values(point, "fa2", latency_ms=1.0, sustained_ms=None), ceiling("ceiling_matmul", point, ceiling_ms)]
+    lines = [one for one in plots.draw_all(derive(found), tmp_path, lambda row: {}) if one.kind != "winners"]
+    assert [one.kind for one in lines] == ["latency", "throughput"]
+    assert ["measured ceiling" in (tmp_path / f"{one.stem}.svg").read_text() for one in lines] == [drawn, drawn]
 
 
 def test_a_table_without_ceilings_says_nothing_of_them() -> None:

@@ -268,3 +268,16 @@ def test_neither_hydra_nor_torch_is_imported() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'hydra', 'jax', 'matplotlib.pyplot')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_terminal_explains_only_the_marks_that_it_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A ceiling's and a slower implementation's are in the files alone."""
+    rows = [values(POINT, "fa2", latency_ms=1.0, flags=["unproven"])]
+    rows.append(values(POINT, "naive", latency_ms=9.0, flags=["long_call"]))
+    rows.append(values(POINT, "ceiling_copy", latency_ms=0.1, flags=["ceiling"]))
+    folder = write(tmp_path, rows)
+    assert main([str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert re.findall(r"^\^\w+  (\w+):", said, re.MULTILINE) == ["unproven"]
+    summary = (folder / "report" / "summary.md").read_text()
+    assert all(f"{flag}:" in summary for flag in ("unproven", "long_call", "ceiling"))

@@ -248,7 +248,7 @@ def test_the_environment_says_what_the_records_say() -> None:
     said = {row[0]: row[1:] for row in texts(table)}
     assert [column.title for column in table.columns] == ["", "NVIDIA H200 on node-1", "NVIDIA H200 on node-2"]
     assert said["driver"] == ["580.82", "590.1"]
-    assert said["SM clock while timing"][0] == "1500 to 1980 MHz"
+    assert said["SM clock while timing, by NVML, rests included"][0] == "1500 to 1980 MHz"
     assert said["power limit"][0] == "700 W"
     assert ["flash-attn", "2.8.3", "fa2"] in texts(library_table(derived))
 

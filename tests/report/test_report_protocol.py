@@ -21,10 +21,12 @@ from attnsweep.report.derive import Derived, Section, derive
 from attnsweep.report.load import Loaded
 from attnsweep.report.machines import machine_table
 from attnsweep.report.notes import Footnotes
+from attnsweep.report.summary import latency_table
 from attnsweep.report.sustained import load_table, load_verdict
 from attnsweep.report.tables import Table
 from attnsweep.report.timers import timer_table
 from attnsweep.report.traces import thinned, traced
+from attnsweep.report.words import verdict
 
 POINT = prefill(1, 2048)
 LOAD = [name for name in under_load(1.0, 0.0) if name != "load_throttle"]
@@ -90,7 +92,21 @@ def test_what_was_not_timed_under_load_is_said() -> None:
     """With its reason where that is known."""
     small = row("naive", 0.01, None, flags=["launch_bound"])
     table = load([row("fa2", 1.0, 1.1), small, row("flex", 2.0, None)])
-    assert "Not timed under load: naive (launch_bound) in 1 case, flex in 1 case." in table.notes
+    said = "Not timed under load: naive (launch_bound) in 1 case, flex in 1 case. Launch_bound: launching takes longer"
+    assert any(note.startswith(said) for note in table.notes)
+
+
+def test_what_is_said_of_a_load_is_no_mark_of_a_burst() -> None:
+    """An unsteady load is marked under load, beside no burst and not in the verdict; a burst's own mark is in both."""
+    derived = derive([row("fa2", 1.0, 1.1, flags=["long_call", "unsteady"]), row("flex", 2.0, 2.2)])
+    (section,) = derived.sections
+    notes = Footnotes(derived)
+    assert [told.split(":")[0] for _, told in notes.legend()] == ["long_call", "unsteady"]
+    bursts = next(one for one in latency_table(section, notes).rows[0] if one.text == "1.000")
+    loads = next(one for one in load_table(section, notes).rows[0] if one.text == "1.100")
+    assert (bursts.marks, loads.marks) == (("a",), ("a", "b"))
+    assert verdict(section).endswith("Marks on fa2: long_call.")
+    assert Footnotes(derive([row("fa2", 0.01, None, flags=["launch_bound"])])).legend() == []
 
 
 SHIFTED = [row("cudnn", 1.0, 1.2), row("fa2", 1.05, 1.06)]
@@ -144,9 +160,14 @@ def test_what_does_not_compete_overtakes_nobody(columns: dict[str, Any]) -> None
     """Another precision, an impossible time, a ceiling: shown under load, and not its winner."""
     rows = [row("cudnn", 1.0, 1.2), row("odd", 1.05, 1.06, **columns), row("fa2", 1.3, 1.4)]
     assert load_verdict(only(rows)) == ""
-    assert [(cells[1].text, cells[3].best) for cells in load(rows).rows] == [
-        ("odd", False), ("cudnn", True), ("fa2", False),
-    ]  # fmt: skip
+    found = sorted((cells[1].text, cells[3].best) for cells in load(rows).rows)
+    assert found == [("cudnn", True), ("fa2", False), ("odd", False)]
+
+
+def test_ceilings_come_last_under_load_and_dim() -> None:
+    """A bound is not the first line of a case because it is low."""
+    rows = load([row("ceiling_copy", 0.1, 0.1, flags=["ceiling"]), row("fa2", 1.0, 1.1)]).rows
+    assert [(cells[1].text, cells[3].dim) for cells in rows] == [("fa2", False), ("ceiling_copy", True)]
 
 
 def test_the_timers_stand_side_by_side() -> None:

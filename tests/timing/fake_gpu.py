@@ -58,6 +58,7 @@ class FakeGpu:
     """
 
     on_gpu = True
+    out_of_memory = (MemoryError,)
 
     def __init__(self, kernel_s=1e-4, launch_s=5e-6, flush_s=6e-5, spins=True, capturable=True, l2_bytes=0):
         self.clock = FakeClock()

@@ -1,9 +1,15 @@
 """The measuring loop on a fake GPU: which timer ranks, what stands beside it, when blocks count, and the load."""
 
+import gc
+import weakref
+from collections import deque
+
 import pytest
 from fake_gpu import FakeGpu, FakeSmClock, FakeTracer, subject
 
+from attnsweep.inputs import Inputs
 from attnsweep.timing import load, measure
+from attnsweep.timing.cupti import CuptiFailed
 from attnsweep.timing.stopping import SteadyRule
 
 OPTIONS = {
@@ -210,3 +216,125 @@ def test_sustained_is_measured_where_the_preset_asks():
     assert found.columns["sustained_ms"] == pytest.approx(0.01, rel=5e-3)
     assert found.windows["load"][0] > found.windows["burst"][1]
     assert "load" not in measured(FakeGpu(), sustained=False).windows
+
+
+class Queued(FakeGpu):
+    """Issuing waits while 1024 launches are pending, as on CUDA."""
+
+    def __init__(self, **common):
+        super().__init__(**common)
+        self.pending = deque()
+
+    def issue(self, seconds):
+        if len(self.pending) >= 1024:
+            self.clock.now = max(self.clock.now, self.pending[0])
+        while self.pending and self.pending[0] <= self.clock.now:
+            self.pending.popleft()
+        end = super().issue(seconds)
+        self.pending.append(end)
+        return end
+
+
+def test_a_full_launch_queue_is_no_launch_bound():
+    """15 us of kernel behind 5 us of launch: the GPU never waits, the host does."""
+    columns, _ = loaded(Queued(kernel_s=15e-6))
+    assert columns["flags"] == []
+
+
+def test_out_of_memory_under_load_keeps_the_burst():
+    """A second graph of a backward pass may be too much; what was timed by then stays, and it is said."""
+    gpu = FakeGpu(kernel_s=5e-3, l2_bytes=60 * 2**20)
+    gpu.free_bytes = lambda: 10**11
+    what = subject(gpu, nbytes=10**8, warm_ms=5.0)
+
+    def starved():
+        raise MemoryError("out of memory")
+
+    what.another = lambda inputs: starved
+    found = measured(gpu, what=what, sustained=True)
+    assert found.columns["latency_ms"] == pytest.approx(5.0)
+    assert "sustained_ms" not in found.columns
+    assert found.flags == {"long_call", "no_room"}
+
+
+def test_out_of_memory_in_a_capture_is_a_graph_that_cannot_be_had():
+    """The case goes on by events, and nothing goes round copies after that."""
+    gpu = FakeGpu(kernel_s=1e-5, l2_bytes=10_000)
+
+    def full(calls):
+        raise MemoryError("out of memory")
+
+    gpu.capture = full
+    found = measured(gpu, "graph")
+    assert found.columns["timer"] == "events"
+    assert found.flags == {"graph_unsupported"}
+
+
+def test_a_graph_keeps_the_copies_that_it_reads():
+    """It is replayed once more by the check after timing."""
+    gpu, made = FakeGpu(kernel_s=1e-5, l2_bytes=60_000), []
+
+    class Array:
+        pass
+
+    def copy(array):
+        made.append(weakref.ref(new := Array()))
+        return new
+
+    gpu.copy, gpu.nbytes = copy, lambda arrays: 1000 * len(arrays)
+    what = subject(gpu)
+    what.given = Inputs(Array(), Array(), Array(), None, None, "bshd")
+    what.another = lambda inputs: lambda: (inputs.q, gpu.call())[1]
+    found = measured(gpu, "graph", what)
+    gc.collect()
+    assert found.columns["timer"] == "graph"
+    assert made
+    assert all(one() is not None for one in made)
+
+
+def test_copies_that_would_stay_in_the_cache_are_not_called_cold():
+    """1024 copies of 20 kB are 20 MB of 63 MB of L2."""
+    found = measured(FakeGpu(kernel_s=5e-6, l2_bytes=60 * 2**20), "graph", subject(FakeGpu(), nbytes=20_000))
+    assert found.flags == {"graph_unsupported"}
+
+
+def test_a_replay_lasts_long_enough_though_the_host_is_slow():
+    """0.3 ms of launching hides 20 us of kernel from the estimate; the graph is captured again."""
+    gpu, made = FakeGpu(kernel_s=2e-5, launch_s=3e-4), []
+    capture = gpu.capture
+    gpu.capture = lambda calls: made.append(len(calls)) or capture(calls)
+    measured(gpu, "graph")
+    assert made[-1] * 2e-5 >= 0.7e-3
+
+
+def test_a_slow_call_in_a_case_of_graphs_stays_a_burst():
+    """1 ms in a case of 1 MB: 300 copies would make a replay of 0.3 s where a block is to be 10 ms."""
+    gpu = FakeGpu(kernel_s=1e-3, l2_bytes=60 * 2**20)
+    gpu.free_bytes = lambda: 10**11
+    found = measured(gpu, "graph", subject(gpu, nbytes=10**6, warm_ms=1.0))
+    assert found.columns["timer"] == "events"
+    assert found.flags == {"graph_unsupported"}
+
+
+def test_a_call_of_seconds_is_measured_alone():
+    """Nothing stands beside it, and the gate looks at two blocks."""
+    gpu = FakeGpu(kernel_s=4.0)
+    found = measured(gpu, what=subject(gpu, warm_ms=4000.0), sustained=True)
+    assert found.columns["latency_ms"] == pytest.approx(4000)
+    assert "kernel_ms" not in found.columns
+    assert "load" not in found.windows
+    assert found.columns["sample_block"] == [-1, -1, 0]
+    assert found.columns["stop_reason"] == "time"
+
+
+def test_a_tracer_that_fails_leaves_no_kernel_time():
+    """CUPTI's trouble costs its own number."""
+    gpu = FakeGpu()
+    what = subject(gpu)
+
+    class Failing:
+        def trace(self, run):
+            raise CuptiFailed("no")
+
+    found = measure.latency(gpu, what, gpu.clock, OPTIONS, "events", Failing())
+    assert found.columns["kernel_ms"] is None

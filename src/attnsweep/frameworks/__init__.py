@@ -52,6 +52,8 @@ class Framework(Protocol):
 
     name: str
     on_gpu: bool
+    #: What is raised where the device's memory does not suffice.
+    out_of_memory: tuple[type[BaseException], ...]
 
     # arrays
     def arange(self, start: int, count: int) -> Array:

@@ -7,7 +7,7 @@ import importlib.metadata
 import sys
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Callable, Iterator
 
 import torch
@@ -23,6 +23,13 @@ _FLUSH_BYTES = 256 * 2**20
 #: torch.cuda._sleep counts SM cycles, here at 2 GHz. At a higher clock a spin is shorter than asked for; a block that
 #: comes out unhidden is tried again behind a longer one.
 _CYCLES_PER_MS = 2_000_000
+
+#: What libraries say, at the call, of a case that they cannot do.
+_REFUSALS = {
+    "PyTorch": ("No available kernel", "No viable backend for scaled_dot_product_attention"),
+    "xFormers": ("No operator found for", "does not support inputs:"),
+    "Transformer Engine": ("No dot product attention backend is available",),
+}
 
 #: Modes in which torch.compile replays CUDA graphs.
 _CUDA_GRAPH_MODES = ("reduce-overhead", "max-autotune")
@@ -54,18 +61,25 @@ class CapturedGraph:
         self._graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.Stream()
         torch.cuda.synchronize()
+        pool = torch.cuda.graph_pool_handle()
         with torch.cuda.stream(stream):
             # A backward pass runs on the stream of its forward pass: that must be this one, so it is made here.
             for call in dict.fromkeys(calls):
                 call()
             torch.cuda.synchronize()
             # Not torch.cuda.graph: its garbage collection takes 0.1 s
-            self._graph.capture_begin()
+            self._graph.capture_begin(pool=pool)
             try:
                 for call in calls:
                     self.result = call()
             finally:
-                self._graph.capture_end()
+                try:
+                    self._graph.capture_end()
+                except RuntimeError:
+                    # It leaves the allocator waiting for the end of this capture, and then nothing cached is ever freed
+                    with suppress(AttributeError, RuntimeError):
+                        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+                    raise
         torch.cuda.synchronize()
 
     def replay(self) -> None:
@@ -107,6 +121,7 @@ class Torch:
     """`attnsweep.frameworks.Framework` for PyTorch on one device."""
 
     name = "torch"
+    out_of_memory: tuple[type[BaseException], ...] = (torch.OutOfMemoryError,)
 
     def __init__(self, device: dict[str, Any]) -> None:
         self.on_gpu = device["kind"] == "cuda"
@@ -338,10 +353,12 @@ class Torch:
         stream = torch.cuda.current_stream()
         try:
             return CapturedGraph(calls)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, AssertionError) as error:  # whatever a library says to a stream that captures
             torch.cuda.set_stream(stream)
             torch.cuda.synchronize()
-            raise GraphUnsupported(_first_line(str(error))) from error
+            if type(error).__name__ == "RecompileError":
+                raise
+            raise GraphUnsupported(f"{type(error).__name__}: {_first_line(str(error))}") from error
 
     def stream(self) -> int | None:
         return int(torch.cuda.current_stream().cuda_stream)
@@ -396,8 +413,9 @@ class Torch:
         text = str(error)
         if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in text:
             return Status.OOM, _first_line(text)
-        if "No available kernel" in text or "No viable backend for scaled_dot_product_attention" in text:
-            return Status.UNSUPPORTED, f"PyTorch: {_first_line(text)}"
+        for library, refusals in _REFUSALS.items():
+            if any(refusal in text for refusal in refusals):
+                return Status.UNSUPPORTED, f"{library}: {_first_line(text)}"
         modules = [cls.__module__ for cls in type(error).__mro__]
         if any(module.startswith(("torch._dynamo", "torch._inductor", "triton.")) for module in modules):
             inner = getattr(error, "inner_exception", None)

@@ -14,10 +14,20 @@ from attnsweep import frameworks
 from attnsweep.case import Case
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError
-from attnsweep.impls.base import Attention, FunctionAttention
+from attnsweep.impls.base import HARDWARE, Attention, FunctionAttention, broken_rule
 from attnsweep.metrics import Work
 
-__all__ = ["Attention", "FunctionAttention", "bind", "build", "framework", "why_missing", "why_unsupported", "work"]
+__all__ = [
+    "Attention",
+    "FunctionAttention",
+    "bind",
+    "build",
+    "framework",
+    "why_missing",
+    "why_not_on",
+    "why_unsupported",
+    "work",
+]
 
 
 def bind(impl: dict[str, Any]) -> type[Attention]:
@@ -57,6 +67,13 @@ def framework(impl: dict[str, Any]) -> str:
 def why_unsupported(impl: dict[str, Any], case: Case, device: Device, compile: dict[str, Any]) -> str | None:
     """Why the implementation cannot do this case on this device in this compile mode, or None. Imports no library."""
     return build(impl).why_unsupported(case, device, compile)
+
+
+def why_not_on(impl: dict[str, Any], device: Device) -> str | None:
+    """Why the implementation cannot do anything on this device, as its YAML says, or None."""
+    rules = {key: value for key, value in build(impl).rules.items() if key in HARDWARE}
+    any_case = Case(batch_size=1, q_len=1, kv_len=1, num_heads=1, num_kv_heads=1, head_dim=1, head_dim_v=1)
+    return broken_rule(rules, any_case, device, "eager")
 
 
 def why_missing(impl: dict[str, Any]) -> str | None:

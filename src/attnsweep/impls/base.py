@@ -9,12 +9,13 @@ import importlib
 import importlib.util
 import re
 from abc import ABC, abstractmethod
+from importlib.machinery import PathFinder
 from typing import Any, Callable, ClassVar
 
 from attnsweep import metrics
 from attnsweep.case import Case
 from attnsweep.devices import Device
-from attnsweep.errors import ConfigError, Missing, Unsupported
+from attnsweep.errors import ConfigError, Missing
 
 LAYOUTS = ("bshd", "bhsd")
 
@@ -29,6 +30,14 @@ def _integers(value: Any) -> bool:
 
 def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _requirements(value: Any) -> bool:
+    return _texts(value) and all(one.strip() and one.isprintable() for one in value)
+
+
+def _python_version(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"3\.\d+(\.\d+)?t?", value) is not None
 
 
 def _flag(value: Any) -> bool:
@@ -59,12 +68,19 @@ SUPPORTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "window": _BOOL,
     "bias": _BOOL,
     "q_len_ne_kv_len": _BOOL,
+    "causal_q_len_ne_kv_len": _BOOL,
+    "q_len_max": (_number, "a number"),
     "directions": _LIST,
     "compile": _LIST,
     "min_compute_capability": (_number, "a number such as 8.0"),
+    "max_compute_capability": (_number, "a number such as 9.0"),
 }
+#: Those of them that no case changes.
+HARDWARE = ("devices", "min_compute_capability", "max_compute_capability")
 ENV: dict[str, tuple[Callable[[Any], bool], str]] = {
     "python": (lambda value: isinstance(value, str), "the path of an interpreter"),
+    "requirements": (_requirements, "a list of lines of a requirements file"),
+    "python_version": (_python_version, 'a version in quotes such as "3.11"'),
     "variables": (lambda value: isinstance(value, dict), "a mapping of names to values"),
 }
 #: Kernels that must run in a forward and in a backward pass (one of each), and those that must never.
@@ -88,6 +104,7 @@ LIMITS = {"cosine": 0.99, "rel_l1": 0.1}
 
 _TYPES: tuple[tuple[str, type[Any], str], ...] = (
     ("distribution", str, "a name"),
+    ("pip", str, "what pip installs"),
     ("supports", dict, "a mapping"),
     ("env", dict, "a mapping"),
     ("kernels", dict, "a mapping"),
@@ -115,6 +132,7 @@ class Attention(ABC):
         name: str,
         layout: str = "bshd",
         distribution: str | None = None,
+        pip: str | None = None,
         supports: dict[str, Any] | None = None,
         kernels: dict[str, list[str]] | None = None,
         precision: dict[str, Any] | None = None,
@@ -125,7 +143,10 @@ class Attention(ABC):
         self.name = name
         self.layout = layout
         self.distribution = distribution
+        #: What `pip install` is given to get the library, where that is not the name of its distribution.
+        self.pip = pip
         self.rules = supports or {}
+        self.env = env or {}
         self.kernels = kernels or {}
         given = {key: value for key, value in (precision or {}).items() if value is not None}
         #: None for the case's own precision, else `class`, `cosine` and `rel_l1`.
@@ -180,12 +201,22 @@ class Attention(ABC):
         """Why the library is not in this interpreter, or None; looks for it without importing it."""
         if self.module is None:
             return None
-        top = self.module.partition(".")[0]
-        return None if importlib.util.find_spec(top) else self.install(f"No module named {top!r}")
+        name, *below = self.module.split(".")
+        spec = importlib.util.find_spec(name)
+        for part in below:
+            # Not find_spec of the whole name, which would import the packages above
+            if spec is None or spec.submodule_search_locations is None:
+                break
+            name = f"{name}.{part}"
+            spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
+        return None if spec is not None else self.install(f"No module named {name!r}")
 
     def install(self, why: str) -> str:
         """A sentence that says what is missing and how to get it."""
-        return f"{why}; install it with: pip install {self.distribution or (self.module or '').partition('.')[0]}"
+        package = self.pip or self.distribution or (self.module or "").partition(".")[0]
+        if self.env.get("requirements") is not None:
+            return f"{why}; its env.requirements must name what brings it ({package})"
+        return f"{why}; install it with: pip install {package}"
 
     def require(self, name: str) -> Any:
         """Import a module of the implementation's library; raises Missing with how to install it."""
@@ -200,7 +231,9 @@ class FunctionAttention(Attention):
 
     It is called as function(q, k, v, **keywords): `arguments` maps the library's keyword to a field or property of
     the case (a None is left out, so that the library's default stands; `bias` is the bias array), `constants` maps
-    it to a literal. `output` is the index of the output where the library returns a tuple, else null.
+    it to a literal. `output` is the index of the output where the library returns a tuple, `first` where only some of
+    its versions return one and the output comes first in it, else null. `unbounded` is what the library writes for the
+    side of a window that has no bound.
     """
 
     def __init__(
@@ -209,7 +242,8 @@ class FunctionAttention(Attention):
         function: str,
         arguments: dict[str, str] | None = None,
         constants: dict[str, Any] | None = None,
-        output: int | None = None,
+        output: int | str | None = None,
+        unbounded: int | None = -1,
         **common: Any,
     ) -> None:
         super().__init__(**common)
@@ -217,18 +251,21 @@ class FunctionAttention(Attention):
         self.arguments = arguments or {}
         self.constants = constants or {}
         self.output = output
+        self.unbounded = unbounded
 
     @classmethod
     def validate(cls, impl: dict[str, Any]) -> None:
         super().validate(impl)
-        name, function = impl["name"], impl["function"]
+        name, function, output = impl["name"], impl["function"], impl.get("output")
         for key, kind, what in (
             ("arguments", dict, "a mapping"),
             ("constants", dict, "a mapping"),
-            ("output", int, "an index"),
+            ("unbounded", int, "an integer"),
         ):
             if impl.get(key) is not None and not isinstance(impl[key], kind):
                 raise ConfigError(f"impl {name}: {key} must be {what} or null, not {impl[key]!r}")
+        if output not in (None, "first") and not isinstance(output, int):
+            raise ConfigError(f"impl {name}: output must be an index, first or null, not {output!r}")
         if not isinstance(function, str) or "." not in function:
             raise ConfigError(f"impl {name}: function must be package.module.function, not {function!r}")
         fields = [field for field in dir(Case) if not field.startswith("_")]
@@ -250,17 +287,23 @@ class FunctionAttention(Attention):
             return f"{self.name}'s YAML passes no bias"
         return None
 
-    def prepare(self, case: Case, device: str) -> Callable[..., Any]:
+    def library(self) -> Any:
+        """The module that has the function; raises Missing."""
         assert self.module is not None
-        module = self.require(self.module)
-        function = getattr(module, self.function, None)
+        return self.require(self.module)
+
+    def prepare(self, case: Case, device: str) -> Callable[..., Any]:
+        library = self.library()
+        function = getattr(library, self.function, None)
         if function is None:
-            raise Unsupported(f"{self.module} has no {self.function} in this version")
+            raise Missing(self.install(f"{library.__name__} has no {self.function} in this version"))
         keywords = dict(self.constants)
         bias_keyword = ""
         for keyword, field in self.arguments.items():
             if field == "bias":
                 bias_keyword = keyword
+            elif field in ("window", "bounds") and getattr(case, field) is not None:
+                keywords[keyword] = tuple(self.unbounded if side < 0 else side for side in getattr(case, field))
             elif getattr(case, field) is not None:
                 keywords[keyword] = getattr(case, field)
         output = self.output
@@ -270,7 +313,9 @@ class FunctionAttention(Attention):
                 result = function(q, k, v, **keywords)
             else:
                 result = function(q, k, v, **{bias_keyword: bias}, **keywords)
-            return result if output is None else result[output]
+            if output is None or (output == "first" and not isinstance(result, tuple)):
+                return result
+            return result[0 if output == "first" else output]
 
         return call
 
@@ -301,7 +346,9 @@ def broken_rule(rules: dict[str, Any], case: Case, device: Device, compile_mode:
     def denied(key: str, asked: bool, what: str) -> str | None:
         return f"{what} is not supported" if asked and rules.get(key) is False else None
 
-    largest, capability = rules.get("head_dim_max"), rules.get("min_compute_capability")
+    largest, most_queries = rules.get("head_dim_max"), rules.get("q_len_max")
+    oldest, newest = rules.get("min_compute_capability"), rules.get("max_compute_capability")
+    capability = device.compute_capability or 0
     found = [
         among("devices", device.kind, "device"),
         among("dtypes", case.dtype, "dtype"),
@@ -317,8 +364,19 @@ def broken_rule(rules: dict[str, Any], case: Case, device: Device, compile_mode:
         denied("window", case.window is not None, "a window"),
         denied("bias", case.bias != "none", "a bias"),
         denied("q_len_ne_kv_len", case.q_len != case.kv_len, "q_len unlike kv_len"),
-        f"compute capability {device.compute_capability} is below {capability}"
-        if capability is not None and device.kind == "cuda" and (device.compute_capability or 0) < capability
+        denied(
+            "causal_q_len_ne_kv_len",
+            case.effective_causal and case.q_len != case.kv_len,
+            "a causal mask with q_len unlike kv_len",
+        ),
+        f"q_len {case.q_len} is above {most_queries}"
+        if most_queries is not None and case.q_len > most_queries
+        else None,
+        f"compute capability {device.compute_capability} is below {oldest}"
+        if oldest is not None and device.kind == "cuda" and capability < oldest
+        else None,
+        f"compute capability {device.compute_capability} is above {newest}"
+        if newest is not None and device.kind == "cuda" and capability > newest
         else None,
     ]
     return next((reason for reason in found if reason), None)

@@ -188,7 +188,7 @@ class Slot:
     def _start(self, interpreter: Interpreter) -> Zygote | Refusal:
         """A zygote that is ready, or why there is none."""
         shared, python = self._shared, interpreter.python
-        missing = pyenv.why_missing(python)
+        missing = interpreter.missing or pyenv.why_missing(python)
         if missing is not None:
             return Refusal(Status.MISSING, missing, None)
         try:
@@ -204,7 +204,10 @@ class Slot:
         answer, words = zygote.ready, zygote.last_words() or None
         self._end(interpreter, kill=start is not Start.REFUSED)
         if start is Start.REFUSED:
-            install = f"; install it with: {python} -m pip install {answer['needs']}" if answer.get("needs") else ""
+            needs, install = answer.get("needs"), f"install it with: {python} -m pip install"
+            if interpreter.recipe is not None:
+                install = "its env.requirements must name what brings"
+            install = f"; {install} {needs}" if needs else ""
             # A library that is not there is missing; one that spoils the process for forking is in the way.
             status = Status.ERROR if answer.get("unfit") else Status.MISSING
             return Refusal(status, f"{python} cannot run cells: {answer['why']}{install}", words)

@@ -22,7 +22,7 @@ from attnsweep.report.sustained import load_table, load_verdict
 from attnsweep.report.tables import to_markdown
 from attnsweep.report.text import count, markdown
 from attnsweep.report.timers import timer_table
-from attnsweep.report.words import RULE, no_plot, title, verdict
+from attnsweep.report.words import RULE, no_plot, split, title, verdict
 
 METHOD = (
     "Each measurement ran alone in a process of its own. Outputs are compared with a reference of higher "
@@ -31,12 +31,12 @@ METHOD = (
     "back until the latency is steady: clocks fall there, and another may be the fastest.",
     "The primary timer belongs to the case: a CUDA graph of many calls where 0.1 ms would do for its FLOPs at 1000 "
     "TFLOP/s and its bytes at 4 TB/s, else CUDA events around each call, and the wall clock on a CPU. A case is ranked "
-    "on its primary timer where all its results have the same, else on the kernels' busy time where all have that, "
-    "else in a table for each timer.",
+    "on its primary timer where all its results have the same, else on the kernels' busy time or on events where all "
+    "have that, else in a table for each timer.",
     "The L2 cache is cold before each call unless the table says otherwise: events and kernels are timed after a read "
     "of more than it holds, graphs and loads rotate over copies of the inputs that together exceed it.",
     "Ceilings are bounds to compare with, not attention, and never ranked: the case's FLOPs as one matmul "
-    "(ceiling_matmul), its bytes as one copy (ceiling_copy).",
+    "(ceiling_matmul), its bytes as one copy (ceiling_copy). Plots draw the slower of those that a case has.",
     "Several processes of one cell: the latency is the median of theirs. With fewer than "
     f"{ENOUGH} processes the interval is the widest one within a process, stretched to the range of the "
     f"processes' medians; from {ENOUGH} on it is the 95 % interval of the median over processes.",
@@ -57,7 +57,7 @@ def content_of(derived: Derived, loaded: Loaded, drawn: Sequence[plots.Plot]) ->
         Block(
             anchor=f"table-{number}",
             title=title(section),
-            verdict=" ".join(said for said in (verdict(section), load_verdict(section)) if said),
+            verdict=" ".join(said for said in (verdict(section), split(section), load_verdict(section)) if said),
             latency=latency_table(section, notes),
             timers=timer_table(section),
             load=load_table(section, notes),

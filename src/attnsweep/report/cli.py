@@ -87,18 +87,20 @@ def _show(derived: Derived, loaded: Loaded, content: Content, folder: Path) -> N
 
     console = Console(highlight=False, markup=False, emoji=False)
     notes = Footnotes(derived)
+    used: set[str] = set()
     for section, block in zip(derived.sections, content.blocks, strict=True):
         console.print(Text(line(block.title), style="bold"))
         console.print(Text(line(block.verdict)))
         if section.standings:
             console.print(Text(line(section.baseline_why)))
-            console.print()
-            console.print(to_rich(best_table(section, notes)))
-            console.print()
-            console.print(to_rich(standings_table(section, notes, short=True)))
+            for table in (best_table(section, notes), standings_table(section, notes, short=True)):
+                used |= {mark for row in table.rows for cell in row for mark in cell.marks}
+                console.print()
+                console.print(to_rich(table))
         console.print()
     for mark, meaning in content.legend:
-        console.print(Text(f"^{mark}  {line(meaning)}"))
+        if mark in used:
+            console.print(Text(f"^{mark}  {line(meaning)}"))
     console.print(Text(counts(derived), style="bold"))
     if content.failures:
         console.print()

@@ -55,7 +55,7 @@ class CaseRow:
     Results compete within their precision only: `fastest` is of the case's own, else (nothing of that is ranked) of the
     quantised class with the lowest latency. It holds one label where it wins, several where the lowest latency does not
     beat the others (a tie), none where nothing is ranked; the lowest latency comes first. `primary` is false where
-    kernel_ms stands in for latencies of different timers.
+    kernel_ms or events_ms stands in for latencies of different timers.
     """
 
     case: str
@@ -245,7 +245,10 @@ def _order(key: Key) -> tuple[str, ...]:
 
 
 def _cases(rows: list[Row], labels: list[Label], replaced: frozenset[Label]) -> list[tuple[str, CaseRow]]:
-    """One case as rows of tables: one where a timer is common to all that is ok, else one for each timer."""
+    """One case as rows of tables: one where a timer is common to all that is ok, else one for each timer.
+
+    Common is the primary one, or that by which all were measured as well: the kernels' own time, then events.
+    """
     groups: dict[Label, list[Row]] = defaultdict(list)
     for row, label in zip(rows, labels, strict=True):
         groups[label].append(row)
@@ -256,8 +259,9 @@ def _cases(rows: list[Row], labels: list[Label], replaced: frozenset[Label]) -> 
         planned = sorted({str(row["timer"]) for row in rows if row["timer"]})
         name = timers[0] if timers else planned[0] if len(planned) == 1 else ""
         return [("", _case(groups, "latency_ms", name, replaced))]
-    if all(row["kernel_ms"] is not None and row["kernel_ms"] > 0 for row in ok):
-        return [("", _case(groups, "kernel_ms", "kernel", replaced))]
+    for timer in ("kernel", "events"):
+        if all(row[f"{timer}_ms"] is not None and row[f"{timer}_ms"] > 0 for row in ok):
+            return [("", _case(groups, f"{timer}_ms", timer, replaced))]
     split = []
     for timer in timers:
         part: dict[Label, list[Row]] = {}

@@ -56,16 +56,28 @@ class Loaded:
     unreadable: tuple[str, ...]
 
     def rows(self) -> list[Row]:
-        """The records as dicts without the raw columns; numbers that are not finite are None."""
+        """The records as dicts without the raw columns; numbers that are not finite are None.
+
+        What the first protocol left to be understood is said: its number, and that a latency is its timer's.
+        """
         kept = self.table.drop_columns(list(RAW)).combine_chunks().to_pylist()
         return [
-            {name: _finite(value) for name, value in row.items()} | {PLACE: place} for place, row in enumerate(kept)
+            _explicit({name: _finite(value) for name, value in row.items()}) | {PLACE: place}
+            for place, row in enumerate(kept)
         ]
 
     def raw(self, row: Row) -> Row:
         """The raw columns of the record that one of `rows` is about."""
         found: Row = self.table.select(list(RAW)).slice(row[PLACE], 1).to_pylist()[0]
         return found
+
+
+def _explicit(row: Row) -> Row:
+    row["protocol"] = row["protocol"] or 1
+    own = f"{row['timer']}_ms"
+    if own in row and row[own] is None:
+        row[own] = row["latency_ms"]
+    return row
 
 
 def find(folders: list[Path]) -> list[Path]:

@@ -22,11 +22,11 @@ _TEXTS = (
     ("sweep", "sweep"),
 )
 _RANGES = (
-    ("SM clock while timing", "sm_clock_mhz", "MHz"),
+    ("SM clock while timing, by NVML, rests included", "sm_clock_mhz", "MHz"),
     ("SM clock in bursts, by counters", "burst_clock_mhz", "MHz"),
     ("SM clock under load, by counters", "load_clock_mhz", "MHz"),
     ("memory clock while timing", "mem_clock_mhz", "MHz"),
-    ("power while timing", "power_w", "W"),
+    ("power while timing, by NVML, rests included", "power_w", "W"),
     ("power under load", "load_power_w", "W"),
     ("power limit", "power_limit_w", "W"),
     ("highest temperature", "temperature_c", "C"),

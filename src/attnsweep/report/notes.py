@@ -23,6 +23,7 @@ MEANINGS = {
     "unhidden": "the launch could not be hidden behind other work: the host's time is in it",
     "graph_break": "torch.compile broke the graph: part of it ran eagerly",
     "impure": "copies ran inside the timed call (into static inputs, to another layout or type): see Kernels",
+    "no_room": "memory did not suffice for the load beside it",
     "unsettled": "the blocks had not settled when sampling began",
     "unsteady": "the load had not become steady within the time allowed",
     "foreign_process": "another process used the GPU",
@@ -33,6 +34,9 @@ MEANINGS = {
     "superseded": "older measurements of the same exist (another sweep, machine or software) and are not in the number",
     "mixed versions": "the mean goes over cases that were measured with different versions of the library",
 }
+
+#: Flags that say something about the load alone: no mark of a burst.
+LOAD = frozenset({"launch_bound", "unsteady"})
 
 
 class Footnotes:
@@ -46,14 +50,16 @@ class Footnotes:
             for one in case.measured.values()
             if one.latency_ms is not None
             for mark in one.marks
+            if mark not in LOAD or one.number("sustained_ms") is not None
         }
         used |= {mark for section in derived.sections for one in section.standings for mark in one.marks}
         ordered = [flag for flag in MEANINGS if flag in used] + sorted(used - set(MEANINGS))
         self._letters = {flag: _letter(index) for index, flag in enumerate(ordered)}
 
-    def of(self, one: Measurement | Standing) -> tuple[str, ...]:
-        """The marks of a measurement that has a number, or of a standing's means."""
-        return tuple(letter for mark, letter in self._letters.items() if mark in one.marks)
+    def of(self, one: Measurement | Standing, load: bool = False) -> tuple[str, ...]:
+        """The marks of a measurement that has a number, or of a standing's means; `load` has those of a load too."""
+        shown = set(one.marks) if load else set(one.marks) - LOAD
+        return tuple(letter for mark, letter in self._letters.items() if mark in shown)
 
     def precision(self, section: Section, text: str) -> tuple[str, ...]:
         """The marks of a label that does not compute in the precision of the cases of a table."""

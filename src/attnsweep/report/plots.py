@@ -20,7 +20,7 @@ from attnsweep.report.load import Row
 from attnsweep.report.styles import Style, assign, drawable, settings
 from attnsweep.report.text import whole
 from attnsweep.report.traces import load_plot, traced
-from attnsweep.report.words import field_value, shown_fields, title
+from attnsweep.report.words import bound_ms, field_value, shown_fields, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +31,10 @@ AGAINST_AXIS = ("latency", "throughput", "bandwidth")
 
 #: Panels of one figure; more become further figures.
 PANELS = 6
+
+#: How the measured ceiling is drawn.
+CEILING: dict[str, Any] = {"color": "#444444", "linewidth": 1.2, "linestyle": (0, (1, 1.4)), "marker": "_", "zorder": 2}
+
 DPI = 160
 
 
@@ -175,8 +179,8 @@ def _lines(section: Section, panels: dict[str, list[CaseRow]], measure: Measure,
     shown = names(section)
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
-    legend = 0.55 + 0.073 * max((len(text) for text in shown), default=0)
-    height = max(rows * 2.9 + 0.9, 0.9 + 0.205 * len(labels) + 0.5)
+    legend = 0.7 + 0.073 * max((len(text) for text in [*shown, "measured ceiling"]), default=0)
+    height = max(rows * 2.9 + 0.9, 0.9 + 0.205 * (len(labels) + 1) + 0.5)
     wide = 5.2 if columns == 1 else 3.6
     width = columns * wide + legend + 0.2
     layout = ConstrainedLayoutEngine(rect=(0, 0, 1 - legend / width, 1))
@@ -193,12 +197,19 @@ def _lines(section: Section, panels: dict[str, list[CaseRow]], measure: Measure,
         ax.set_visible(False)
     for row in grid:
         row[0].set_ylabel(measure.axis)
+    bounds = {name: _bounds(cases, measure, reached) for name, cases in panels.items()}
+    for ax, bound in zip(axes, bounds.values(), strict=False):
+        ax.plot(*zip(*bound, strict=True), **CEILING)
+    ceiling = [value for bound in bounds.values() for _, value in bound if math.isfinite(value)]
     peak = _peak(section, measure, max(reached, default=0.0))
-    _finish_y(axes[: len(panels)], measure, [*reached, *([peak] if peak else [])])
+    _finish_y(axes[: len(panels)], measure, [*reached, *ceiling, *([peak] if peak else [])])
     if peak:
         _draw_peak(axes[: len(panels)], peak)
     set_heading(figure, section, width)
     handles = [Line2D([], [], **styles[text].line_options()) for text in labels]
+    if ceiling:
+        handles.append(Line2D([], [], **CEILING))
+        shown.append("measured ceiling")
     figure.legend(
         handles,
         shown,
@@ -210,6 +221,20 @@ def _lines(section: Section, panels: dict[str, list[CaseRow]], measure: Measure,
         handlelength=3.2,
     )
     return figure
+
+
+def _bounds(cases: list[CaseRow], measure: Measure, reached: list[float]) -> list[tuple[float, float]]:
+    """Axis values with the measured ceiling there; a gap where it is unknown or over 4 x from what is `reached`."""
+    points = []
+    for case in cases:
+        any_one = next(iter(case.ranked.values()))
+        value = measure.value(any_one, bound_ms(case))
+        if value is not None and measure.kind == "latency":
+            near = value >= min(reached, default=value) / 4
+        else:
+            near = value is not None and value <= 4 * max(reached, default=value)
+        points.append((case.axis_value or 0.0, value if value is not None and near else math.nan))
+    return points
 
 
 def _peak(section: Section, measure: Measure, highest: float) -> float | None:
@@ -326,16 +351,16 @@ def _finish_y(axes: list[Axes], measure: Measure, values: list[float]) -> None:
 
 
 def _ticks_y(low: float, high: float, log: bool) -> tuple[list[float], list[str]]:
-    """Ticks between `low` and `high` with their texts; 1, 2, 5 of each decade where a log axis has room."""
+    """Ticks between `low` and `high` with their texts; 1, 2, 5 of each decade of a log axis, more where it is short."""
     from matplotlib.ticker import MaxNLocator
 
     if log:
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        steps = (1, 2, 5) if math.log10(high / low) < 3.3 else (1,)
-        ticks = [step * 10.0**power for power in decades for step in steps]
-        ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) >= 3:
-            return ticks, [f"{tick:.10g}" for tick in ticks]
+        wide = math.log10(high / low) >= 3.3
+        for steps in ((1.0,) if wide else (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)):
+            ticks = [step * 10.0**power for power in decades for step in steps if low <= step * 10.0**power <= high]
+            if len(ticks) >= 3:
+                return ticks, [f"{tick:.10g}" for tick in ticks]
     ticks = [
         float(tick) for tick in MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low <= tick <= high
     ]

@@ -18,6 +18,7 @@ from attnsweep.report.words import (
     floor,
     half_width,
     intervals,
+    of_fastest,
     shown_fields,
     timers,
     title,
@@ -90,10 +91,12 @@ def _latency_cell(case: CaseRow, text: str, baseline: str | None, footnotes: Foo
     if one.latency_ms is None:
         return Cell(str(one.status), dim=True)
     ratio = case.ratio(text, baseline) if baseline is not None else None
+    share = of_fastest(case, text) if "ceiling" in one.marks else None
+    bar = "not ranked" if share is None else f"{digits(100 * share, 3)}%"
     note = ", ".join(part for part in (times(ratio) if ratio is not None else "", half_width(one)) if part)
     return Cell(
         digits(one.latency_ms),
-        note if one.ranked else "not ranked",
+        note if one.ranked else bar,
         footnotes.of(one),
         best=text in case.fastest,
         dim=not one.ranked,

@@ -6,7 +6,7 @@ from collections import Counter
 
 from attnsweep.report.aggregate import PRECISION, Measurement, measure, unbeaten
 from attnsweep.report.derive import CaseRow, Section
-from attnsweep.report.notes import Footnotes
+from attnsweep.report.notes import MEANINGS, Footnotes
 from attnsweep.report.tables import Cell, Column, Table
 from attnsweep.report.text import count, digits, line, listing, more
 from attnsweep.report.words import field_value, half_width, shown_fields, title
@@ -21,10 +21,10 @@ _BESIDE = (
 
 
 def under_load(case: CaseRow) -> dict[str, Measurement]:
-    """The sustained latencies of a case by label, lowest first; what has none is not there."""
+    """The sustained latencies of a case by label, lowest first, then what is not ranked; what has none is not there."""
     found = {text: measure(one.label, list(one.rows), "sustained_ms") for text, one in case.measured.items()}
-    able = sorted((one.latency_ms, text) for text, one in found.items() if one.latency_ms is not None)
-    return {text: found[text] for _, text in able}
+    able = sorted((not one.ranked, one.latency_ms, text) for text, one in found.items() if one.latency_ms is not None)
+    return {text: found[text] for *_, text in able}
 
 
 def load_table(section: Section, footnotes: Footnotes) -> Table:
@@ -43,17 +43,24 @@ def load_table(section: Section, footnotes: Footnotes) -> Table:
         burst = one.number("latency_ms")
         row = [Cell(field_value(case, name, section.key.axis)) for name in names]
         row += [
-            Cell(text),
-            Cell(digits(burst), best=text in case.fastest),
-            Cell(digits(one.latency_ms), half_width(one), footnotes.of(one), best=(case.case, text) in leading),
+            Cell(text, dim=not one.ranked),
+            Cell(digits(burst), best=text in case.fastest, dim=not one.ranked),
+            Cell(
+                digits(one.latency_ms),
+                half_width(one),
+                footnotes.of(one, load=True),
+                best=(case.case, text) in leading,
+                dim=not one.ranked,
+            ),
             Cell(more(one.latency_ms, burst)),
         ]
         row += [Cell(digits(one.number(column), significant)) for _, column, significant in beside]
         row += [Cell(", ".join(reasons(one)) or "-")] if throttled else []
         rows.append(tuple(row))
     notes = [
-        "Median latency of short bursts after a rest, by the primary timer, and under continuous load once that is "
-        "steady; the fastest of each is bold. Clocks are by the GPU's own counters.",
+        "Median latency of short bursts after a rest, by the primary timer, and mean latency of calls back to back "
+        "once steady; the fastest of each is bold. Clocks are by the GPU's own counters, power and energy are the "
+        "whole board's.",
         load_verdict(section),
         _without(section),
     ]
@@ -121,4 +128,5 @@ def _without(section: Section) -> str:
             if loads and one.latency_ms is not None and text not in loads:
                 missing[f"{text} (launch_bound)" if "launch_bound" in one.marks else text] += 1
     told = [f"{name} in {count(number, 'case')}" for name, number in missing.items()]
-    return f"Not timed under load: {', '.join(told)}." if told else ""
+    why = f" Launch_bound: {MEANINGS['launch_bound']}." if "(launch_bound)" in " ".join(told) else ""
+    return f"Not timed under load: {', '.join(told)}.{why}" if told else ""

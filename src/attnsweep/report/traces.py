@@ -35,12 +35,13 @@ Series = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Trace:
-    """One process under load: (seconds, ms) and (seconds, MHz), each thinned out; latencies in ms."""
+    """One process under load: (seconds, ms) and (seconds, MHz), each thinned out; what bursts had beside it."""
 
     text: str
     name: str
     burst_ms: float
     load_ms: float
+    burst_clock_mhz: float | None
     latency: Series
     clock: Series
 
@@ -88,7 +89,9 @@ def _trace(one: Measurement, name: str, raw: Callable[[Row], Row]) -> Trace | No
     columns = raw(row)
     latency = thinned(columns["sustained_start_s"], columns["sustained_samples_ms"])
     clock = thinned(columns["sustained_clock_start_s"], columns["sustained_clock_mhz"])
-    return Trace(one.label.text, name, row["latency_ms"], row["sustained_ms"], latency, clock) if latency else None
+    if not latency:
+        return None
+    return Trace(one.label.text, name, row["latency_ms"], row["sustained_ms"], row["burst_clock_mhz"], latency, clock)
 
 
 def thinned(times: list[float] | None, values: list[float] | None) -> Series:
@@ -109,7 +112,7 @@ def thinned(times: list[float] | None, values: list[float] | None) -> Series:
 
 
 def load_plot(section: Section, load: Load, styles: dict[str, Style]) -> Figure:
-    """Latency above, with the burst's as a stroke before the load began; the SM clock below where it is known."""
+    """Latency above, the SM clock below where it is known; strokes before the load began are those of bursts."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.lines import Line2D
@@ -118,7 +121,7 @@ def load_plot(section: Section, load: Load, styles: dict[str, Style]) -> Figure:
     shown = [drawable(f"{one.name}: {digits(one.burst_ms)} to {digits(one.load_ms)} ms", 90) for one in traces]
     shown = [f"{text} ({more(one.load_ms, one.burst_ms)})" for text, one in zip(shown, traces, strict=True)]
     clocks = any(one.clock for one in traces)
-    legend = 0.6 + 0.073 * max(len(text) for text in shown)
+    legend = 0.7 + 0.073 * max(len(text) for text in shown)
     width, height = 5.8 + legend, 4.9 if clocks else 3.6
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(rect=(0, 0, 1 - legend / width, 1)))
     panels = figure.subplots(2 if clocks else 1, 1, sharex=True, squeeze=False, height_ratios=[2, 1][: 1 + clocks])
@@ -126,9 +129,11 @@ def load_plot(section: Section, load: Load, styles: dict[str, Style]) -> Figure:
     end = max(time for one in traces for time, _ in one.latency)
     for one in traces:
         _draw(above, one.latency, styles[one.text])
-        above.plot([-0.075 * end, -0.015 * end], [one.burst_ms] * 2, color=styles[one.text].colour, linewidth=3)
+        _stroke(above, end, one.burst_ms, styles[one.text])
         if one.clock:
             _draw(below, one.clock, styles[one.text])
+            if one.burst_clock_mhz is not None:
+                _stroke(below, end, one.burst_clock_mhz, styles[one.text])
     above.set_ylabel("latency (ms)")
     above.annotate("burst", (-0.045 * end, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8)
     above.axvline(0, color="#444444", linewidth=0.8, linestyle=(0, (2, 2)))
@@ -155,6 +160,11 @@ def load_plot(section: Section, load: Load, styles: dict[str, Style]) -> Figure:
 def _draw(ax: Axes, series: Series, style: Style) -> None:
     times, values = zip(*series, strict=True)
     ax.plot(times, values, **style.line_options(), markevery=(len(series) // 16, max(1, len(series) // 8)))
+
+
+def _stroke(ax: Axes, end: float, value: float, style: Style) -> None:
+    """A short thick line before the load of `end` seconds begins: what bursts had."""
+    ax.plot([-0.075 * end, -0.015 * end], [value] * 2, color=style.colour, linewidth=3)
 
 
 def _which(section: Section, load: Load) -> str:

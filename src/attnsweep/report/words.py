@@ -8,6 +8,7 @@ from typing import Any
 from attnsweep.report.aggregate import FLOOR, INTERVALS, MEASURED, Measurement
 from attnsweep.report.derive import CASE_FIELDS, CaseRow, Section, Standing, geometric_mean
 from attnsweep.report.labels import Label
+from attnsweep.report.notes import LOAD
 from attnsweep.report.text import count, digits, line, listing, times, whole
 
 TIMERS = {
@@ -141,10 +142,38 @@ def ceilings(section: Section) -> list[str]:
 
 
 def about_ceilings(section: Section) -> str:
-    """A sentence on what the ceilings of a table are; empty where it has none."""
+    """Sentences on what the ceilings of a table are and what stands beside them; empty where it has none."""
     found = {text: section.labels[text].impl for text in ceilings(section)}
     told = [f"{text} ({CEILINGS[impl]})" if impl in CEILINGS else text for text, impl in found.items()]
-    return f"Ceilings, shown and never ranked: {', '.join(told)}." if told else ""
+    if not told:
+        return ""
+    said = f"Ceilings, shown and never ranked, each with its time in percent of the fastest's: {', '.join(told)}."
+    shares = [of_fastest(case, text) for case in section.cases for text in found]
+    above = any(share is not None and share > 1 for share in shares)
+    return said + (" One above 100 % is slower than the fastest and bounds nothing in that case." if above else "")
+
+
+def of_fastest(case: CaseRow, text: str) -> float | None:
+    """A label's latency as a fraction of the fastest's; None where either is not there."""
+    one = case.measured.get(text)
+    best = case.measured[case.fastest[0]].latency_ms if case.fastest else None
+    return None if one is None or one.latency_ms is None or best is None else one.latency_ms / best
+
+
+def bound_ms(case: CaseRow) -> float | None:
+    """The latency of the slowest ceiling of a case in ms, which is the one that binds; None where there is none."""
+    found = [one.latency_ms for one in case.measured.values() if "ceiling" in one.marks and one.latency_ms is not None]
+    return max(found, default=None)
+
+
+def split(section: Section) -> str:
+    """A sentence on the other tables of cases that had to be parted by timer; empty where they were not."""
+    if not section.key.timer:
+        return ""
+    return (
+        f"This is among results timed by {section.key.timer} alone: those of the same cases by another timer are in a "
+        "table of their own."
+    )
 
 
 def no_plot(section: Section) -> str:
@@ -292,17 +321,18 @@ def _next(section: Section, text: str, leading: set[str]) -> list[str]:
     after = next((one.label.text for one in section.contenders if one.complete and one.label.text not in leading), None)
     if after is None or text not in complete:
         return []
-    ratios = [case.ratio(text, after) or 1.0 for case in section.rankable]
-    return [f"Next is {after}, {_behind(geometric_mean(ratios))}"]
+    ratio = geometric_mean([case.ratio(text, after) or 1.0 for case in section.rankable])
+    if ratio <= 1 - 5e-4:
+        return [f"In the mean over all cases {after} is faster and takes {digits(100 * (1 - ratio), 2)} % less time"]
+    # How far behind the baseline is has been said.
+    return [f"Next is {after}" + ("" if after == section.baseline else f", {_behind(ratio)}")]
 
 
 def _behind(ratio: float) -> str:
-    """How a time compares with the leader's, of which it is `ratio`: a percentage below a tenth."""
+    """How a time compares with the leader's, of which it is `ratio`, not below 1: a percentage below a tenth."""
     if ratio >= 1.1:
         return f"which takes {times(ratio)} its time"
-    if abs(ratio - 1) < 5e-4:
-        return "equally fast in the mean"
-    return f"{digits(100 * abs(ratio - 1), 2)} % {'slower' if ratio > 1 else 'faster in the mean'}"
+    return "equally fast in the mean" if ratio < 1 + 5e-4 else f"{digits(100 * (ratio - 1), 2)} % slower"
 
 
 def _unsure(case: CaseRow) -> bool:
@@ -333,7 +363,11 @@ def _leaders(section: Section) -> list[str]:
         widths = [f"{name} to ±{digits(100 * _widest(section, name), 2)}%" for name in rough]
         sentences.append(f"Ratios are rough: the worst case is known for {listing(widths)}")
     marks = dict.fromkeys(
-        mark for case in section.rankable if text in case.fastest for mark in case.measured[text].marks
+        mark
+        for case in section.rankable
+        if text in case.fastest
+        for mark in case.measured[text].marks
+        if mark not in LOAD
     )
     if marks:
         sentences.append(f"Marks on {text}: {', '.join(marks)}")
@@ -342,8 +376,8 @@ def _leaders(section: Section) -> list[str]:
 
 def placed(standing: Standing, total: int) -> str:
     """A standing's wins as a short text for a plot: 5 wins, 1 tie of 6."""
-    wins = standing.wins + standing.unopposed
-    parts = [count(wins, "win")] if wins or not standing.ties else []
+    parts = [count(standing.wins, "win")] if standing.wins or not (standing.ties or standing.unopposed) else []
     parts += [count(standing.ties, "tie")] if standing.ties else []
+    parts += [f"{standing.unopposed} unopposed"] if standing.unopposed else []
     among = f" in {standing.precision}" if standing.precision else ""
     return f"{', '.join(parts)} of {total}{among}"

@@ -25,8 +25,12 @@ class Activity(NamedTuple):
     copy: bool
 
 
+class CuptiFailed(Exception):
+    """CUPTI refused something, and what it said."""
+
+
 class Tracer:
-    """Traces what runs on the GPU. Raises ImportError without cupti-python, RuntimeError where CUPTI refuses."""
+    """Traces what runs on the GPU. Raises ImportError without cupti-python, and CuptiFailed."""
 
     def __init__(self, synchronize: Callable[[], None]) -> None:
         self._synchronize = synchronize
@@ -38,29 +42,32 @@ class Tracer:
         self._rest()
 
     def trace(self, run: Callable[[], Any]) -> list[Activity]:
-        """What the GPU did during `run`, by start."""
+        """What the GPU did during `run`, by start. Raises CuptiFailed, and what `run` raises."""
         self._synchronize()
         self._watch()
         self._seen.clear()
         try:
             run()
             self._synchronize()
-            self._cupti.activity_flush_all(1)
+            self._say("activity_flush_all", 1)
         finally:
             self._rest()
         return sorted(self._seen)
 
     def _watch(self) -> None:
-        try:
-            self._cupti.activity_register_callbacks(lambda: (_BUFFER_BYTES, 0), self._completed)
-            for kind in self._kinds:
-                self._cupti.activity_enable(kind)
-        except self._cupti.cuptiError as error:
-            raise RuntimeError(f"CUPTI: {error}") from error
+        self._say("activity_register_callbacks", lambda: (_BUFFER_BYTES, 0), self._completed)
+        for kind in self._kinds:
+            self._say("activity_enable", kind)
 
     def _rest(self) -> None:
         for kind in self._kinds:
-            self._cupti.activity_disable(kind)
+            self._say("activity_disable", kind)
+
+    def _say(self, name: str, *arguments: Any) -> None:
+        try:
+            getattr(self._cupti, name)(*arguments)
+        except self._cupti.cuptiError as error:
+            raise CuptiFailed(f"{name}: {error}") from error
 
     def _completed(self, activities: list[Any]) -> None:
         kernel, copy, _ = (int(kind) for kind in self._kinds)
@@ -77,7 +84,7 @@ def tracer(synchronize: Callable[[], None]) -> Tracer | None:
     """A tracer, or None where cupti-python or CUPTI itself is not there."""
     try:
         return Tracer(synchronize)
-    except (ImportError, RuntimeError):
+    except (ImportError, CuptiFailed):
         return None
 
 

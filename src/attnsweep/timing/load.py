@@ -56,16 +56,19 @@ def run(
     starved = 0
 
     def issue(previous: Event) -> _Stretch:
+        # The stretch before has been issued whole; if the GPU is through with it already, it waits for this one.
+        starved = previous.reached()
         first_mark = sm_clock.mark()
         events = []
-        for _ in range(samples):
+        for number in range(samples):
             for _ in range(per_sample):
                 next(turn)()
+            if number == samples - 1:
+                last_mark = sm_clock.mark()
             event = spare.pop() if spare else framework.event()
             event.record()
             events.append(event)
-        # While this stretch was issued the GPU had the one before to do; if that is over, it may have waited.
-        return _Stretch(events, first_mark, sm_clock.mark(), previous.reached())
+        return _Stretch(events, first_mark, last_mark, starved)
 
     framework.synchronize()
     base = framework.event()
@@ -91,7 +94,7 @@ def run(
                 spare.append(last_read)
             last_read = event
         clocks.append(sm_clock.mhz(stretch.first_mark, stretch.last_mark))
-        starved += stretch.starved and len(durations) > 0
+        starved += stretch.starved and len(durations) > 0  # nothing was under way before the first
         durations.append(times)
         starts.append(begin_s)
         rule.add(times, end_s)
@@ -102,6 +105,7 @@ def run(
     steady = [one for number in counted for one in durations[number]]
     interval = mean_interval(steady)
     known = [clocks[number] for number in counted]
+    edges = [*(begin[0] for begin in starts), end_s]
     return {
         "sustained_ms": mean(steady),
         "sustained_ci_low_ms": interval[0] if interval else None,
@@ -113,4 +117,4 @@ def run(
         "sustained_clock_start_s": [begin[0] for begin, one in zip(starts, clocks) if one is not None],
         "load_clock_mhz": median([one for one in known if one is not None]) if any(known) else None,
         "flags": [] if rule.why() == "steady" else ["unsteady"],
-    }, [base_s + starts[counted[0]][0], base_s + end_s]
+    }, [base_s + starts[counted[0]][0], base_s + edges[counted[-1] + 1]]

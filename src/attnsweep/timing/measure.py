@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Optional
 
@@ -10,7 +11,7 @@ from attnsweep.errors import GraphUnsupported
 from attnsweep.frameworks import Framework
 from attnsweep.inputs import Inputs
 from attnsweep.timing import contention, load, smclock
-from attnsweep.timing.cupti import Tracer
+from attnsweep.timing.cupti import CuptiFailed, Tracer
 from attnsweep.timing.smclock import SmClock
 from attnsweep.timing.statistics import median, quantile
 from attnsweep.timing.stopping import IntervalRule, SettleRule, SteadyRule
@@ -31,9 +32,15 @@ _HOST_CALLS, _HOST_S = 10, 0.1
 #: Blocks of the timers beside the primary one.
 _BESIDE_BLOCKS = 4
 
+#: A call above this is a load of its own: no other timer and no load is run beside it.
+_ALONE_MS = 1000.0
+
 #: Copies of the inputs together are this many times L2, so that none is left there when its turn comes again.
 _TIMES_L2 = 5
 _MOST_COPIES = 1024
+
+#: The settle gate looks at no more blocks than this, and at no more than last about so long.
+_SETTLE_BLOCKS, _SETTLE_MS = 8, 500.0
 
 Call = Callable[[], Any]
 
@@ -121,25 +128,42 @@ class _OnGpu:
         if primary == "graph" or self.call_ms <= LONG_MS:
             try:
                 graph = self._graph()
-            except GraphUnsupported:
+            except GraphUnsupported as error:
+                print(f"attnsweep: no graph of it: {error}", file=sys.stderr)
                 if primary == "graph":
                     flags.add("graph_unsupported")
         timer: Timer = graph if graph is not None and primary == "graph" else events
         timed = graph.last if graph is not None and timer is graph else self.subject.call
         begin = self.clock.monotonic()
-        columns = sample(timer, self.clock, _rule(self.options), SettleRule(tolerance=self.options["target"]))
+        most = max(2, min(_SETTLE_BLOCKS, int(_SETTLE_MS / self.call_ms)))
+        columns = sample(
+            timer, self.clock, _rule(self.options), SettleRule(tolerance=self.options["target"], most=most)
+        )
         measured = Measured(columns, timed, {"burst": [begin, self.clock.monotonic()]}, flags)
         measured.flags |= set(columns.pop("flags"))
-        columns["events_ms"] = columns["latency_ms"] if timer is events else beside(events)
-        columns["graph_ms"] = columns["latency_ms"] if timer is graph else None if graph is None else beside(graph)
+        columns.update({"events_ms": None, "graph_ms": None, f"{timer.name}_ms": columns["latency_ms"]})
+        if self.call_ms > _ALONE_MS:
+            return measured
+        for other in (events, graph):
+            if other is not None and other is not timer:
+                columns[f"{other.name}_ms"] = beside(other)
         columns["kernel_ms"] = self._kernel(events)
         columns["host_ms"] = self._host()
         if self.options["sustained"]:
-            self._load(measured, graph if timer is graph else None)
+            try:
+                self._load(measured, graph if timer is graph else None)
+            except self.framework.out_of_memory:
+                # What was timed before stays: it is the same whether or not copies of the inputs fit beside it
+                measured.flags.add("no_room")
         return measured
 
     def _graph(self) -> GraphTimer:
-        return GraphTimer(self.framework, self._rotation(), self.clock, call_ms=self.call_ms, **self.blocks)
+        unusable: tuple[type[BaseException], ...] = (GraphUnsupported, *self.framework.out_of_memory)
+        try:
+            return GraphTimer(self.framework, self._rotation(), self.clock, call_ms=self.call_ms, **self.blocks)
+        except unusable as error:
+            self.calls = []
+            raise GraphUnsupported(str(error)) from error
 
     def _rotation(self) -> list[Call]:
         """The call over copies of its inputs that together exceed L2, the given ones last; over those alone where the
@@ -150,9 +174,9 @@ class _OnGpu:
         fw, given = self.framework, self.subject.given
         size, copies = fw.nbytes(given.all), 1
         if self.options["cache"] == "cold":
-            copies = min(_MOST_COPIES, math.ceil(_TIMES_L2 * fw.l2_bytes() / size))
-            if (copies - 1) * size > fw.free_bytes() / 4:
-                raise GraphUnsupported("there is no room for copies of the inputs that evict each other from L2")
+            copies = math.ceil(_TIMES_L2 * fw.l2_bytes() / size)
+            if copies > _MOST_COPIES or (copies - 1) * size > fw.free_bytes() / 4:
+                raise GraphUnsupported(f"{copies} copies of the inputs that evict each other from L2 are too many")
         self.calls = [self.subject.another(duplicate(fw, given)) for _ in range(copies - 1)]
         self.calls.append(self.subject.another(given))
         return self.calls
@@ -170,7 +194,7 @@ class _OnGpu:
                 cache=self.options["cache"],
             )
             return beside(timer)
-        except Uncountable:
+        except (Uncountable, CuptiFailed):
             return None
 
     def _host(self) -> float:
@@ -190,6 +214,8 @@ class _OnGpu:
                 steps, per_step = self._rotation(), 1
             except GraphUnsupported:
                 steps, per_step = [self.subject.call], 1
+            if len(steps) == 1:  # a second backward pass on the same inputs would hold a second graph
+                steps = [self.subject.call]
         columns, window = load.run(
             self.framework,
             steps,

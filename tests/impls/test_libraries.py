@@ -1,0 +1,321 @@
+"""Adapters of other libraries, through the worker's check, on fakes that have the libraries' published signatures."""
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import fake_libraries
+from attnsweep import impls, worker
+from attnsweep.case import Case
+from attnsweep.devices import Device
+from attnsweep.errors import ConfigError, Missing
+from cells import resolved
+
+CONF = Path(__file__).parents[2] / "conf/impl"
+H200 = Device(kind="cuda", uuid="GPU-0", name="NVIDIA H200", compute_capability=9.0)
+EAGER = {"name": "eager", "mode": None}
+BLINK = {"min_blocks": 1, "block_ms": 0.1, "rest_ms": 0.0, "time_cap_s": 0.01}
+
+#: Every size differs from every other, so that no layout passes for another.
+SIZES = {"batch_size": 2, "q_len": 12, "kv_len": 40, "num_heads": 6, "num_kv_heads": 6, "head_dim": 64}
+CASES = {
+    "dense": {"num_kv_heads": 2, "dtype": "bf16"},
+    "causal": {"causal": True, "q_len": 40},
+    "later": {"causal": True, "num_kv_heads": 2},
+    "decode": {"causal": True, "num_kv_heads": 2, "q_len": 1, "kv_len": 37, "dtype": "bf16"},
+    "window": {"causal": True, "window": (8, -1), "num_kv_heads": 2},
+    "local": {"window": (8, 4)},
+    "left": {"window": (8, -1)},
+    "right": {"window": (-1, 4)},
+    "bias": {"bias": "dense", "causal": True},
+    "bwd": {"causal": True, "direction": "fwd_bwd"},
+    "bwd_gqa": {"direction": "fwd_bwd", "num_kv_heads": 2},
+    "bwd_window": {"causal": True, "window": (8, -1), "direction": "fwd_bwd"},
+    "v_dim": {"head_dim": 192, "head_dim_v": 128, "causal": True, "q_len": 16},
+    "wide": {"head_dim": 256, "q_len": 16, "kv_len": 16},
+    "single": {"dtype": "fp32"},
+}
+BACKWARD = {"bwd", "bwd_gqa", "bwd_window"}
+WINDOWS = {"window", "local", "left", "right", "bwd_window"}
+FA2 = {"bias", "v_dim", "single"}
+SAGE = {*WINDOWS, *BACKWARD, "bias", "v_dim", "wide", "later"}
+SEVERAL = {"local", "right"}
+#: Of each implementation the cases that it does not take on an H200; it must be right in every other.
+REFUSED = {
+    "fa2": FA2,
+    "fa2_decode": FA2 | BACKWARD | {"causal"},
+    "fa3": {"bias", "single"},
+    "fa3_decode": {"bias", "single", "causal"} | BACKWARD,
+    "fa4": {"bias", "single"},
+    "hf_flash_attn2": FA2,
+    "hf_flash_attn3": {"bias", "single"},
+    "xformers": WINDOWS | {"bias", "bwd_gqa"},
+    "xformers_cutlass": WINDOWS | {"bias", "bwd_gqa"},
+    "xformers_flash": FA2 | {"bwd_gqa"},
+    "xformers_flash3": {"bias", "single", "bwd_gqa"},
+    "xformers_triton_splitk": FA2 | WINDOWS | BACKWARD | {"causal", "later"},
+    "sage1": SAGE,
+    "sage2_fp16_cuda": SAGE | {"single"},
+    "sage2_fp16_triton": SAGE | {"single"},
+    "sage2_fp8_sm90": SAGE | {"single"},
+    "te_fused": {"single"},
+    "te_flash": {"bias", "single"},
+    "te_unfused": set(),
+    "flashinfer_prefill_fa2": SEVERAL | BACKWARD | {"bias", "single"},
+    "flashinfer_prefill_fa3": SEVERAL | BACKWARD | {"bias", "single"},
+    # Without tensor cores one query a sequence, with them several, masked causally
+    "flashinfer_decode": set(CASES) - {"decode"},
+    "flashinfer_decode_tc": set(CASES) - {"decode", "later", "window"},
+}
+SHIFTED = sorted(name for name, refused in REFUSED.items() if "later" not in refused)
+
+
+@pytest.fixture(autouse=True)
+def _libraries(monkeypatch):
+    """Every library is importable, and is a fake; one thread, which is the fastest for sizes as small as these."""
+    for name, module in fake_libraries.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def load(name, **changed):
+    """A YAML of conf/impl with other values."""
+    return {**yaml.safe_load((CONF / f"{name}.yaml").read_text()), **changed}
+
+
+def case(name):
+    """The fields of one of CASES."""
+    fields = {**SIZES, "dtype": "fp16", **CASES[name]}
+    return {"head_dim_v": fields["head_dim"], **fields}
+
+
+def run(impl, name):
+    """The worker's outcome on the CPU: prepared, checked, timed for a blink, checked on other inputs."""
+    return worker.run(resolved(impl, case(name), **BLINK), lambda event: None)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_each_is_right_or_refuses(name):
+    """Arguments, layouts, grouped heads, masks, outputs and gradients, for every case of the list."""
+    impl = load(name)
+    refused = {key: impls.why_unsupported(impl, Case(**case(key)), H200, EAGER) for key in CASES}
+    assert {key for key, why in refused.items() if why} == set(REFUSED[name])
+    for key in set(CASES) - REFUSED[name]:
+        outcome = run(impl, key)
+        assert (key, outcome["status"], outcome["reason"]) == (key, "ok", None), outcome["traceback"]
+
+
+@pytest.mark.parametrize("name", SHIFTED)
+def test_another_alignment_of_the_mask_is_found(name, monkeypatch):
+    """A library that aligned it top-left would be incorrect with fewer queries than keys."""
+    monkeypatch.setattr(fake_libraries, "ALIGNED", "top-left")
+    impl, key = load(name), "later"
+    outcome = run(impl, key)
+    assert outcome["status"] == "incorrect", outcome["reason"]
+    assert "differs from the reference" in outcome["reason"]
+
+
+@pytest.mark.parametrize("name", ["fa3", "hf_flash_attn3"])
+def test_a_version_that_returns_a_tuple_gives_its_first(name, monkeypatch):
+    """The log-sum-exp came second in FlashAttention 3's first versions; nothing is sliced where a tensor comes."""
+    monkeypatch.setattr(sys.modules["flash_attn_interface"], "flash_attn_func", fake_libraries.fa3_func_of_old)
+    monkeypatch.setattr(sys.modules["kernels"], "get_kernel", lambda *_, **__: sys.modules["flash_attn_interface"])
+    assert run(load(name), "bwd")["status"] == "ok"
+    assert run({**load(name), "output": None}, "later")["status"] == "incorrect"
+
+
+def test_an_open_side_is_what_the_library_writes_for_it():
+    """FlashAttention 4 takes None; a -1 beside a bound hides the query's own key."""
+    assert run(load("fa4"), "left")["status"] == "ok"
+    assert run(load("fa4", unbounded=-1), "left")["status"] == "incorrect"
+
+
+def test_sage_1_leaves_the_caller_s_keys_alone():
+    """Its own smoothing subtracts their mean in place, which the check finds."""
+    assert run(load("sage1"), "dense")["status"] == "ok"
+    plain = load("sage1", _target_="attnsweep.impls.FunctionAttention")
+    outcome = run(plain, "dense")
+    assert (outcome["status"], "changed its input k" in outcome["reason"]) == ("incorrect", True)
+
+
+@pytest.mark.parametrize("name", [name for name in REFUSED if name.startswith("sage")])
+def test_what_quantises_is_right_for_its_class_alone(name):
+    """int8 scores are not as near as the dtype allows, and the record says so."""
+    outcome = run(load(name), "dense")
+    assert outcome["columns"]["precision_class"] == load(name)["precision"]["class"] != "native"
+    assert run(load(name, precision=None), "dense")["status"] == "incorrect"
+
+
+def test_a_pinned_operator_of_xformers_is_passed_and_asked_for(monkeypatch):
+    """The pair of its classes, for grouped heads and others; missing where the build has none."""
+    passed = []
+
+    def attend(*args, op=None, **keywords):
+        passed.append(op)
+        return fake_libraries.memory_efficient_attention(*args, op=op, **keywords)
+
+    monkeypatch.setattr(sys.modules["xformers.ops"], "memory_efficient_attention", attend)
+    ops = fake_libraries.XFORMERS_OPS
+    for name, expected in (
+        ("xformers", None),
+        ("xformers_cutlass", (ops["cutlass"].FwOp, ops["cutlass"].BwOp)),
+        ("xformers_triton_splitk", (ops["triton_splitk"].FwOp, None)),
+    ):
+        for heads in ("dense", "wide"):
+            passed.clear()
+            assert run(load(name), heads)["status"] == "ok"
+            assert set(passed) == {expected}
+    monkeypatch.setattr(ops["flash3"].FwOp, "is_available", classmethod(lambda cls: False))
+    outcome = run(load("xformers_flash3"), "dense")
+    assert (outcome["status"], "no flash3" in outcome["reason"]) == ("missing", True)
+
+
+@pytest.mark.parametrize("name", ["te_fused", "te_flash", "te_unfused"])
+def test_transformer_engine_has_one_backend_left(name):
+    """Its environment is read before it is imported, so the YAML sets it."""
+    variables = load(name)["env"]["variables"]
+    assert set(variables) == {"NVTE_FUSED_ATTN", "NVTE_FLASH_ATTN", "NVTE_UNFUSED_ATTN"}
+    assert [key for key, value in variables.items() if value == "1"] == [f"NVTE_{name[3:].upper()}_ATTN"]
+
+
+def test_pages_are_views_of_the_cache():
+    """Their size divides kv_len: 1 of 37 keys, 8 of 40; what is planned once is not planned in the call."""
+    planned = []
+    wrapper = fake_libraries.BatchDecodeWithPagedKVCacheWrapper
+
+    class Watched(wrapper):
+        def plan(self, *args, **keywords):
+            planned.append(args[6])
+            super().plan(*args, **keywords)
+
+    sys.modules["flashinfer"].BatchDecodeWithPagedKVCacheWrapper = Watched
+    assert run(load("flashinfer_decode"), "decode")["status"] == "ok"
+    assert run(load("flashinfer_decode_tc"), "later")["status"] == "ok"
+    assert planned == [1, 8]
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "sentence"),
+    [
+        ("xformers", {"op": "ck"}, "op must be one of cutlass, flash, flash3, triton_splitk or null"),
+        ("flashinfer_prefill_fa2", {"backend": "cudnn"}, "backend must be fa2 or fa3, not 'cudnn'"),
+        ("flashinfer_decode", {"backend": "auto"}, "backend must be fa2 or fa3, not 'auto'"),
+        ("flashinfer_decode", {"use_tensor_cores": "no"}, "use_tensor_cores must be true or false, not 'no'"),
+        ("hf_flash_attn2", {"revision": None}, "either repository and revision or folder must be given"),
+        ("hf_flash_attn2", {"folder": "/kernel"}, "either repository and revision or folder must be given"),
+        ("hf_flash_attn2", {"repository": 5}, "repository must be text or null, not 5"),
+        ("hf_flash_attn2", {"function": 5}, "function must be the name of a function, not 5"),
+        ("fa3", {"output": "last"}, "output must be an index, first or null, not 'last'"),
+        ("fa4", {"unbounded": "none"}, "unbounded must be an integer or null, not 'none'"),
+        ("fa3", {"pip": 5}, "pip must be what pip installs, not 5"),
+        ("fa3", {"supports": {"q_len_max": "few"}}, r"supports\.q_len_max must be a number, not 'few'"),
+    ],
+)
+def test_a_mistake_in_a_library_s_yaml_is_one_sentence(name, changed, sentence):
+    """The implementation's name and the key are in it."""
+    with pytest.raises(ConfigError, match=f"impl {name}: {sentence}"):
+        impls.bind(load(name, **changed))
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "reason"),
+    [
+        ("fa3", {"compute_capability": 10.0}, "compute capability 10.0 is above 9.0"),
+        ("sage2_fp8_sm90", {"compute_capability": 8.0}, "compute capability 8.0 is below 9.0"),
+        ("flashinfer_prefill_fa3", {"compute_capability": 12.0}, "compute capability 12.0 is above 9.0"),
+    ],
+)
+def test_a_kernel_of_one_architecture_says_so(name, device, reason):
+    """Where its instructions do not exist."""
+    other = Device(kind="cuda", uuid="GPU-0", name="another", **device)
+    assert impls.why_unsupported(load(name), Case(**case("decode")), other, EAGER) == reason
+
+
+def test_flashinfer_decodes_several_queries_with_fa2_alone():
+    """Its plan() refuses them otherwise."""
+    for name, why in (("decode", None), ("later", "FlashInfer's fa3 decodes one query a sequence")):
+        impl = load("flashinfer_decode_tc", backend="fa3")
+        assert impls.why_unsupported(impl, Case(**case(name)), H200, EAGER) == why
+
+
+def test_what_is_not_on_the_package_index_says_where_it_is():
+    """`pip` is what pip is given; a version without the function is missing too."""
+    implementation = impls.build(load("fa3"))
+    assert implementation.install("x").endswith("git+https://github.com/Dao-AILab/flash-attention#subdirectory=hopper")
+    sys.modules["sageattention"] = types.SimpleNamespace(__name__="sageattention", sageattn=fake_libraries.sageattn)
+    with pytest.raises(Missing, match=r"no sageattn_qk_int8_pv_fp16_cuda in this version; install it with: pip .*git"):
+        impls.build(load("sage2_fp16_cuda")).prepare(Case(**case("decode")), "cpu")
+
+
+def test_the_hub_is_asked_for_the_revision_and_a_folder_for_itself(tmp_path, monkeypatch):
+    """Trust is given where the YAML says so; a failure to load is missing, with its words."""
+    asked = []
+
+    def get(*args, **keywords):
+        asked.append((args, keywords))
+        return types.SimpleNamespace(__name__="kernel", flash_attn_func=fake_libraries.fa2_func)
+
+    def fail(*args, **keywords):
+        raise FileNotFoundError("Cannot find a build variant\nfor this system")
+
+    fake = types.SimpleNamespace(get_kernel=get, get_local_kernel=get)
+    monkeypatch.setitem(sys.modules, "kernels", fake)
+    local = {"repository": None, "revision": None, "folder": str(tmp_path), "trust_remote_code": True}
+    for changed in ({}, local):
+        assert run(load("hf_flash_attn2", **changed), "later")["status"] == "ok"
+    assert asked == [
+        (("kernels-community/flash-attn2",), {"revision": "v2"}),
+        ((tmp_path,), {"trust_remote_code": True}),
+    ]
+    fake.get_kernel = fail
+    outcome = run(load("hf_flash_attn2"), "later")
+    assert outcome["status"] == "missing"
+    assert outcome["reason"].endswith("flash-attn2 at v2: Cannot find a build variant for this system")
+
+
+MADE_HERE = """
+from torch.nn.functional import scaled_dot_product_attention
+
+def attend(q, k, v, scale, causal):
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return scaled_dot_product_attention(q, k, v, scale=scale, is_causal=causal, enable_gqa=True).transpose(1, 2)
+"""
+
+
+def test_a_kernel_repository_made_here_is_loaded_by_the_real_package(tmp_path):
+    """From a folder and offline, in an interpreter of its own; one without a build for this machine is missing."""
+    try:
+        importlib.metadata.distribution("kernels")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("needs the extra hub")
+    variant = tmp_path / "kernel/build/torch-cpu"
+    variant.mkdir(parents=True)
+    (variant / "__init__.py").write_text(MADE_HERE)
+    # What Metadata of kernels 0.17.2 requires
+    about = {"name": "made-here", "id": "made_here_1", "version": 1, "license": "Apache-2.0", "python-depends": []}
+    (variant / "metadata.json").write_text(json.dumps({**about, "backend": {"type": "cpu"}}))
+    impl = load("hf_flash_attn2", function="attend", arguments={"scale": "scale", "causal": "causal"})
+    for folder, status in (("kernel", "ok"), ("nothing", "missing")):
+        local = {**impl, "repository": None, "revision": None, "folder": str(tmp_path / folder)}
+        (tmp_path / "cell.json").write_text(json.dumps(resolved(local, case("causal"), **BLINK)))
+        ran = subprocess.run(
+            [sys.executable, "-m", "attnsweep.worker", "cell.json"],
+            cwd=tmp_path,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        outcome = json.loads(ran.stdout)
+        assert (outcome["status"], status == "ok" or "build variant" in outcome["reason"]) == (status, True), outcome
