@@ -55,11 +55,10 @@ class CudaEvent:
 
 
 class CapturedGraph:
-    """A CUDA graph of calls that were captured on a stream of their own."""
+    """A CUDA graph of calls that were captured on `stream`."""
 
-    def __init__(self, calls: list[Callable[[], Any]]) -> None:
+    def __init__(self, calls: list[Callable[[], Any]], stream: torch.cuda.Stream) -> None:
         self._graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream()
         torch.cuda.synchronize()
         pool = torch.cuda.graph_pool_handle()
         with torch.cuda.stream(stream):
@@ -131,6 +130,7 @@ class Torch:
         self._flush_result: torch.Tensor | None = None
         self._autotuning: Autotuning | None = None
         self._cuda_graphs = False
+        self._capturing: torch.cuda.Stream | None = None
 
     # arrays
 
@@ -352,7 +352,10 @@ class Torch:
     def capture(self, calls: list[Callable[[], Any]]) -> CapturedGraph:
         stream = torch.cuda.current_stream()
         try:
-            return CapturedGraph(calls)
+            if self._capturing is None:
+                # One for all captures: the backward pass of a call that was captured before stays on it
+                self._capturing = torch.cuda.Stream()
+            return CapturedGraph(calls, self._capturing)
         except (RuntimeError, ValueError, AssertionError) as error:  # whatever a library says to a stream that captures
             torch.cuda.set_stream(stream)
             torch.cuda.synchronize()

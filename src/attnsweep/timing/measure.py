@@ -110,7 +110,7 @@ class _OnGpu:
         self.call_ms = estimate(framework, subject.call, subject.warm_ms)
         self.sm_clock: SmClock = smclock.of(framework.stream(), framework.sm_count())
         self.blocks = {"block_ms": options["block_ms"], "rest_ms": options["rest_ms"], "sm_clock": self.sm_clock}
-        self.calls: list[Call] = []
+        self.inputs: list[Inputs] = []
 
     def measure(self, primary: str) -> Measured:
         """All of it."""
@@ -162,24 +162,26 @@ class _OnGpu:
         try:
             return GraphTimer(self.framework, self._rotation(), self.clock, call_ms=self.call_ms, **self.blocks)
         except unusable as error:
-            self.calls = []
+            self.inputs = []
             raise GraphUnsupported(str(error)) from error
 
     def _rotation(self) -> list[Call]:
         """The call over copies of its inputs that together exceed L2, the given ones last; over those alone where the
-        cache is to be hot or nothing fits beside them. Made once.
+        cache is to be hot. The copies are made once; the calls each time, since a backward pass runs on the stream of
+        its forward pass, which is another in a capture.
         """
-        if self.calls:
-            return self.calls
+        if not self.inputs:
+            self.inputs = self._copies()
+        return [self.subject.another(inputs) for inputs in self.inputs]
+
+    def _copies(self) -> list[Inputs]:
         fw, given = self.framework, self.subject.given
         size, copies = fw.nbytes(given.all), 1
         if self.options["cache"] == "cold":
             copies = math.ceil(_TIMES_L2 * fw.l2_bytes() / size)
             if copies > _MOST_COPIES or (copies - 1) * size > fw.free_bytes() / 4:
                 raise GraphUnsupported(f"{copies} copies of the inputs that evict each other from L2 are too many")
-        self.calls = [self.subject.another(duplicate(fw, given)) for _ in range(copies - 1)]
-        self.calls.append(self.subject.another(given))
-        return self.calls
+        return [*(duplicate(fw, given) for _ in range(copies - 1)), given]
 
     def _kernel(self, events: EventsTimer) -> float | None:
         if self.tracer is None:
