@@ -1,0 +1,73 @@
+"""Every configuration of our kernels compiles for Hopper, which needs no GPU: the interpreter does not type-check."""
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+
+#: Shared memory that a block may have on sm_90: 227 KiB.
+SHARED_BYTES = 227 * 1024
+
+TUNED = {
+    "flash": [
+        f"{table}.{kind}" for table in ("_FORWARD", "_DQ", "_DKDV") for kind in ("narrow", "medium", "wide", "fp32")
+    ],
+    "flash_decode": ["_SPLIT.half", "_SPLIT.fp32"],
+    "fused_softmax": ["_SCORES.half", "_SCORES.fp32"],
+}
+HEAD_DIMS = {"narrow": 64, "medium": 128, "wide": 256}
+
+
+def use_cache(folder):
+    """Have triton keep there what it compiles."""
+    os.environ["TRITON_CACHE_DIR"] = folder
+
+
+def compiled(module, tuned):
+    """Bytes of shared memory that each configuration takes for sm_90, in bf16 or fp32, with a window."""
+    import importlib
+
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    table, kind = tuned.split(".")
+    tuner = getattr(importlib.import_module(f"attnsweep.kernels.{module}"), table)[kind]
+    dim, dtype = HEAD_DIMS.get(kind, 128), "*fp32" if kind == "fp32" else "*bf16"
+    constants = {"GROUP": 2, "HEAD_DIM": dim, "HEAD_DIM_V": dim, "BLOCK_D": dim, "BLOCK_DV": dim}
+    constants |= {"HAS_LEFT": True, "HAS_RIGHT": True, "SPLIT": True, "BLOCK_M": 16}
+    pointers = dict.fromkeys(("q", "k", "v", "out", "weights", "grad", "dq", "dk", "dv"), dtype)
+    types = {**pointers, **dict.fromkeys(("lse", "delta", "parts"), "*fp32"), "scale": "fp32", "softmax_scale": "fp32"}
+    shared = []
+    for config in tuner.configs:
+        given = {**constants, **config.kwargs}
+        names = [parameter.name for parameter in tuner.fn.params]
+        source = ASTSource(
+            fn=tuner.fn,
+            signature={name: "constexpr" if name in given else types.get(name, "i32") for name in names},
+            constexprs={(index,): given[name] for index, name in enumerate(names) if name in given},
+            # What the launcher sees of aligned tensors and round strides
+            attrs={
+                (index,): [["tt.divisibility", 16]]
+                for index, name in enumerate(names)
+                if types.get(name, "").startswith("*") or name.startswith("stride")
+            },
+        )
+        options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
+        shared.append(triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).metadata.shared)
+    return shared
+
+
+@pytest.fixture(scope="module")
+def compiler(tmp_path_factory):
+    """A process with a cache of its own, so that it compiles."""
+    with ProcessPoolExecutor(1, get_context("spawn"), use_cache, (str(tmp_path_factory.mktemp("triton")),)) as pool:
+        yield lambda *arguments: pool.submit(compiled, *arguments).result()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "tuned"), [(module, tuned) for module in TUNED for tuned in TUNED[module]])
+def test_every_configuration_compiles_for_hopper(compiler, module, tuned):
+    """And fits its shared memory, or the tuner would skip it without a word; fp32 and decode at a head dim of 128."""
+    assert max(compiler(module, tuned)) <= SHARED_BYTES
