@@ -15,6 +15,7 @@ from report_records import flux, prefill, under_load, values
 
 from attnsweep.errors import Status
 from attnsweep.report import build, html, plots, sustained, traces
+from attnsweep.report.accuracy import accuracy_table
 from attnsweep.report.compiling import compile_table
 from attnsweep.report.csvfile import to_csv
 from attnsweep.report.derive import Derived, Section, derive
@@ -205,6 +206,26 @@ def test_compile_costs_are_a_row_a_label() -> None:
     ]
     assert compile_table(derive([values(POINT)])).rows == ()
     assert "## Compilation" in build.to_summary(build.content_of(derive(rows), Loaded(pa.table({}), 1, 0, ()), ()))
+
+
+def test_accuracy_is_the_worst_of_a_label_in_each_dtype() -> None:
+    """Over its cases that are ok; a column that nobody has is not there, a value that one lacks is a dash."""
+    rows = [
+        values(prefill(1, 1024), err_ratio=0.5, grad_err_ratio=None, rel_l1=0.002, rel_l2=None),
+        values(prefill(1, 2048), err_ratio=0.9, grad_err_ratio=None, rel_l1=0.001, rel_l2=None),
+        values(POINT, "sage", err_ratio=None, grad_err_ratio=None, rel_l1=0.05, rel_l2=None, precision_class="int8"),
+        values(POINT, "flex", status=Status.INCORRECT, err_ratio=99.0, rel_l1=9.0),
+    ]
+    derived = derive(rows)
+    table = accuracy_table(derived)
+    assert [column.title for column in table.columns[4:]] == ["output / formula", "relative L1"]
+    assert texts(table) == [
+        ["fa2", "bf16", "native", "2", "0.900", "0.00200"],
+        ["sage", "bf16", "int8", "1", "-", "0.0500"],
+    ]
+    assert "## Accuracy" in build.to_summary(build.content_of(derived, Loaded(pa.table({}), 1, 0, ()), ()))
+    unchecked = dict.fromkeys(("err_ratio", "grad_err_ratio", "rel_l1", "rel_l2"))
+    assert accuracy_table(derive([values(POINT, **unchecked)])).rows == ()
 
 
 def test_the_csv_has_what_the_tables_show() -> None:

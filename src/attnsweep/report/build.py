@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from attnsweep.report import html, plots
+from attnsweep.report.accuracy import accuracy_table
 from attnsweep.report.aggregate import ENOUGH
 from attnsweep.report.compiling import compile_table
 from attnsweep.report.csvfile import to_csv
@@ -75,6 +76,7 @@ def content_of(derived: Derived, loaded: Loaded, drawn: Sequence[plots.Plot]) ->
         legend=tuple(notes.legend()),
         kernels=kernel_table(derived),
         compilation=compile_table(derived),
+        accuracy=accuracy_table(derived),
         statuses=status_table(derived),
         failures=tuple(found),
         failure_table=failure_table(found),
@@ -144,6 +146,8 @@ def to_summary(content: Content) -> str:
         parts += _images(block, *plots.AGAINST_AXIS)
     parts.append("## Kernels\n")
     parts.append(to_markdown(content.kernels))
+    if content.accuracy.rows:
+        parts += ["## Accuracy\n", to_markdown(replace(content.accuracy, title=""))]
     if content.compilation.rows:
         parts += ["## Compilation\n", to_markdown(replace(content.compilation, title=""))]
     parts.append("## Failures\n")

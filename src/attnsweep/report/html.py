@@ -47,6 +47,7 @@ class Content:
     legend: tuple[tuple[str, str], ...]
     kernels: Table
     compilation: Table
+    accuracy: Table
     statuses: Table
     failures: tuple[Failure, ...]
     failure_table: Table
