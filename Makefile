@@ -41,6 +41,7 @@ gpu: $(VENV)/.installed
 
 docs: $(VENV)/.installed
 	$(BIN)/python -c 'from attnsweep import records; print(records.columns_markdown(), end="")' > docs/columns.md
+	$(BIN)/python -c 'from attnsweep import capabilities; print(capabilities.markdown(), end="")' > docs/implementations.md
 
 clean:
 	rm -rf $(VENV) build dist

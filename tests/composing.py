@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnsweep import compose, conf_path
+from attnsweep import compose, conf_path, launching, overrides
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
+
+    from attnsweep.schema import Settings
 
 
 @contextmanager
@@ -37,6 +39,22 @@ def by_hydra(found: ConfigLoader, job: list[str]) -> compose.Combination:
     with open_dict(cfg):
         del cfg["hydra"]
     return compose.combination(cfg, choices, job)[1]  # type: ignore[arg-type]
+
+
+def study(name: str) -> tuple[Settings, list[compose.Combination]]:
+    """What `attnsweep study=NAME` alone would plan."""
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    with loader() as found:
+        master = found.load_configuration("config", [f"study={name}"], RunMode.MULTIRUN)
+        params = OmegaConf.to_container(master.hydra.sweeper.params)
+        assert isinstance(params, dict)
+        chosen = OmegaConf.to_container(master.hydra.runtime.choices)
+        assert isinstance(chosen, dict)
+        lines = [*overrides.params_lines({str(key): value for key, value in params.items()}), f"study={name}"]
+        listed = launching.options(found, master)
+        return launching.prepare(found, master, overrides.expand(lines, listed, chosen))  # type: ignore[arg-type]
 
 
 def write(folder: Path, **files: str) -> Path:

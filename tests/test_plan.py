@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -547,6 +548,40 @@ def test_a_sample_is_a_seeded_subset_of_what_can_run(tmp_path: Path) -> None:
     assert len(drawn(99)) == 12
     names = {one.rsplit("-", 1)[0] for one in drawn(5)}
     assert names != {one.rsplit("-", 1)[0] for one in drawn(5, seed=1)}
+
+
+def test_a_sample_has_as_many_of_each_implementation_and_compile_mode(tmp_path: Path) -> None:
+    """Counts differ by one at most until an implementation has no more; variants count apart, failures not at all."""
+    several = [
+        *(combination(name, compile=mode) for name in "ab" for mode in (EAGER, DEFAULT)),
+        combination("a", variant="layout=bshd", impl=impl("a", layout="bshd")),
+        combination("c", scenario=one_case()),
+        combination("d", impl=impl("d", supports={"dtypes": ["bf16"]})),
+    ]
+
+    def counts(sample: int) -> list[int]:
+        drawn = make(tmp_path, *several, sample=sample).cells
+        kinds = Counter(tuple(cell.columns[key] for key in ("impl", "variant", "compile")) for cell in drawn)
+        assert len(drawn) == kinds.total()
+        return sorted(kinds.values())
+
+    assert counts(4) == [1, 1, 1, 1]
+    assert counts(6) == [1, 1, 1, 1, 1, 1]
+    assert counts(9) == [1, 1, 1, 2, 2, 2]
+    assert counts(21) == [1, 4, 4, 4, 4, 4]
+    assert counts(99) == [1, 6, 6, 6, 6, 6]
+
+
+def test_a_sample_draws_the_same_cases_for_each_implementation_and_machine(tmp_path: Path) -> None:
+    """What is drawn can be compared: whole rounds are whole cases, on another device and version too."""
+    several = [combination(name) for name in "abcd"]
+
+    def drawn(device: Device = CPU) -> list[tuple[str, str]]:
+        planned = make(tmp_path, *several, device=device, sample=9)
+        return sorted((cell.group, cell.columns["impl"]) for cell in planned.cells)
+
+    assert sorted(Counter(group for group, _ in drawn()).values()) == [1, 4, 4]
+    assert drawn() == drawn(replace(CPU, name="another")) == drawn(GPU)
 
 
 def test_tiny_goes_to_the_scenario(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from attnsweep import compose, overrides
 from attnsweep.conf_path import conf_folder
 from attnsweep.errors import ConfigError
-from composing import loader, write
+from composing import loader, study, write
 
 OPTIONS = {
     "impl": ["fa2", "naive", "sdpa_flash", "sdpa_math"],
@@ -209,24 +209,11 @@ def test_a_number_for_a_name_stays_the_text_that_was_typed() -> None:
             assert compose.combinations(found, "config", [job])[0].name == typed
 
 
-@pytest.mark.parametrize("study", sorted(path.stem for path in (conf_folder() / "study").glob("*.yaml")))
-def test_every_study_of_conf_expands_composes_and_binds(study: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", sorted(path.stem for path in (conf_folder() / "study").glob("*.yaml")))
+def test_every_study_of_conf_expands_composes_and_binds(name: str) -> None:
     """A study is a whole sweep: nothing has to be added on the command line."""
-    from hydra.types import RunMode
-    from omegaconf import OmegaConf
-
-    from attnsweep import launching
-
-    with loader() as found:
-        master = found.load_configuration("config", [f"study={study}"], RunMode.MULTIRUN)
-        params = OmegaConf.to_container(master.hydra.sweeper.params)
-        assert isinstance(params, dict)
-        chosen = OmegaConf.to_container(master.hydra.runtime.choices)
-        assert isinstance(chosen, dict)
-        lines = [*overrides.params_lines({str(key): value for key, value in params.items()}), f"study={study}"]
-        listed = launching.options(found, master)
-        settings, made = launching.prepare(found, master, overrides.expand(lines, listed, chosen))  # type: ignore[arg-type]
-    assert settings.study == settings.name == study
+    settings, made = study(name)
+    assert settings.study == settings.name == name
     assert made
 
 

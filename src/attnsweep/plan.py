@@ -416,11 +416,26 @@ def _sharded(cells: list[Cell], shard: tuple[int, int] | None) -> list[Cell]:
 
 
 def _sampled(cells: list[Cell], sample: int | None, seed: int) -> list[Cell]:
-    """`sample` of the cells that can run, drawn by the seed; a larger sample holds the smaller one."""
+    """`sample` of the cells that can run, as many of each implementation, variant and compile mode as of any other.
+
+    Each of these gives one cell a round, until it has none left; a larger sample holds the smaller one. Cases are
+    drawn by the seed and their names alone: implementations meet in the same cases, and so do machines.
+    """
     if sample is None:
         return cells
-    able = [cell.id for cell in cells if cell.unsupported is None]
-    drawn = set(sorted(able, key=lambda one: hashlib.sha256(f"{seed} {one}".encode()).digest())[:sample])
+
+    def lot(*words: Any) -> bytes:
+        return hashlib.sha256(f"{seed} {words}".encode()).digest()
+
+    kinds: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        if cell.unsupported is None:
+            kinds.setdefault(tuple(cell.columns[key] for key in ("impl", "variant", "compile")), []).append(cell)
+    turns = []
+    for kind, own in kinds.items():
+        own.sort(key=lambda cell: (lot(cell.group, cell.columns["replicate"]), cell.id))
+        turns += [((number, lot(number, kind)), cell.id) for number, cell in enumerate(own)]
+    drawn = {one for _, one in sorted(turns)[:sample]}
     return [cell for cell in cells if cell.id in drawn]
 
 
