@@ -402,7 +402,7 @@ def test_the_help_says_how_to_start(tmp_path: Path) -> None:
     folder = write(tmp_path / "mine", impl__mine=NAIVE)
     found = command("-h", "--config-dir", str(folder), cwd=tmp_path)
     assert (found.returncode, found.stderr) == (0, "")
-    for text in ("attnsweep impl=fa2,xformers", "attnsweep-report outputs/", "study: quickstart", "dry_run=true"):
+    for text in ("attnsweep impl=fa2,xformers", "attnsweep-report outputs/", "study: flux, fusion", "dry_run=true"):
         assert text in found.stdout
     assert "Flags go after the overrides" in found.stdout
     (options,) = [line for line in found.stdout.splitlines() if line.startswith("impl: ")]

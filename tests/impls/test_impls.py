@@ -117,6 +117,8 @@ def test_a_required_keyword_is_asked_for():
         ("sdpa_efficient", {"num_kv_heads": 2}, H200, EAGER, "grouped-query attention is not supported"),
         ("sdpa_flash", {"q_len": 64}, H200, EAGER, "aligned top-left"),
         ("sdpa_flash", {"window": (8, 0)}, H200, EAGER, "takes no mask"),
+        ("sdpa_flash", {"head_dim_v": 32}, CPU, EAGER, "one head dim"),
+        ("sdpa_flash", {"dtype": "fp32"}, H200, EAGER, "takes fp16 and bf16"),
         ("xformers", {"window": (8, 0)}, H200, EAGER, "a window is not supported"),
         ("ceiling_matmul", {"direction": "bwd"}, H200, EAGER, "direction bwd is not among fwd"),
         ("ceiling_copy", {}, H200, DEFAULT, "compile mode default is not among eager"),

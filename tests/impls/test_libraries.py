@@ -258,6 +258,17 @@ def test_what_is_not_on_the_package_index_says_where_it_is():
         impls.build(load("sage2_fp16_cuda")).prepare(Case(**case("decode")), "cpu")
 
 
+def test_a_hub_that_cannot_be_reached_is_missing_with_its_words(monkeypatch):
+    """kernels 0.17 says it by a ValueError: it could not verify who published the kernel."""
+
+    def fail(*args, **keywords):
+        raise ValueError("could not verify publisher trust status")
+
+    monkeypatch.setitem(sys.modules, "kernels", types.SimpleNamespace(get_kernel=fail))
+    with pytest.raises(Missing, match="could not verify publisher"):
+        impls.build(load("hf_flash_attn3")).prepare(Case(**case("later")), "cuda")
+
+
 def test_the_hub_is_asked_for_the_revision_and_a_folder_for_itself(tmp_path, monkeypatch):
     """Trust is given where the YAML says so; a failure to load is missing, with its words."""
     asked = []

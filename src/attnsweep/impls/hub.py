@@ -52,6 +52,7 @@ class HubKernel(FunctionAttention):
             if self.folder is not None:
                 return kernels.get_local_kernel(Path(self.folder).expanduser(), **self.trusted)
             return kernels.get_kernel(self.repository, revision=self.revision, **self.trusted)
-        except OSError as error:  # No such file, no build for this system, no network: each says which.
+        # No such file, no build for this system, no network (a ValueError since its publisher cannot be verified)
+        except (OSError, ValueError) as error:
             source = self.folder or f"{self.repository} at {self.revision}"
             raise Missing(f"kernels cannot load {source}: {' '.join(str(error).split())}") from error

@@ -38,6 +38,10 @@ class SdpaAttention(Attention):
             return None
         if case.window is not None or (case.effective_causal and case.q_len != case.kv_len):
             return "PyTorch's flash takes no mask but is_causal, which is aligned top-left"
+        if case.head_dim != case.head_dim_v:
+            return "PyTorch's flash takes one head dim for queries, keys and values"
+        if device.kind == "cuda" and case.dtype not in ("fp16", "bf16"):
+            return f"PyTorch's flash takes fp16 and bf16 on a GPU, not {case.dtype}"
         return None
 
     def prepare(self, case: Case, device: str) -> Callable[..., Any]:

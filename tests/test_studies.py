@@ -1,0 +1,120 @@
+"""The studies of conf/study: the cases that they are for, and each one in small on a CPU."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from attnsweep import cli, impls, scenarios
+from attnsweep.case import Case
+from attnsweep.compose import Combination
+from composing import study
+from sweeps import GPU
+
+
+def combinations(name: str) -> list[Combination]:
+    return study(name)[1]
+
+
+def cases(made: list[Combination]) -> set[Case]:
+    """All cases of the combinations, each once."""
+    grids = {json.dumps(one.scenario): one.scenario for one in made}
+    return {problem.case for grid in grids.values() for problem in scenarios.expand(grid, "full")}
+
+
+def names(made: list[Combination]) -> set[str]:
+    return {str(one.impl["name"]) for one in made}
+
+
+def modes(made: list[Combination]) -> set[str]:
+    return {str(one.compile["name"]) for one in made}
+
+
+def test_flux_is_six_lengths_of_everything_that_is_not_for_decoding() -> None:
+    """Whatever of conf/impl an H200 can run on a Flux case in some compile mode is in it, in all three modes."""
+    made, everything = combinations("flux"), combinations("llm")
+    flux = cases(made)
+    assert sorted(case.q_len - 4096 for case in flux) == [128, 256, 320, 384, 448, 512]
+    assert {(case.batch_size, case.num_heads, case.head_dim, case.dtype, case.causal) for case in flux} == {
+        (1, 24, 128, "bf16", False)
+    }
+    assert modes(made) == {"eager", "default", "max_autotune"}
+    assert len(made) == 3 * len(names(made))
+    able = {
+        str(one.impl["name"])
+        for one in everything
+        if any(impls.why_unsupported(one.impl, case, GPU, one.compile) is None for case in flux)
+    }
+    assert able <= names(made)
+    assert not any("decode" in name for name in names(made))
+
+
+def test_llm_is_a_prompt_and_a_token_of_every_batch_size() -> None:
+    """Prefill of 2048 to 8192 tokens in batches of 1 and 4, one token over 2048 and 4096 in batches of 1, 4 and 8."""
+    made = combinations("llm")
+    found = cases(made)
+    assert {(case.batch_size, case.kv_len) for case in found if case.q_len == case.kv_len} == {
+        (batch, length) for batch in (1, 4) for length in (2048, 4096, 8192)
+    }
+    assert {(case.batch_size, case.kv_len) for case in found if case.q_len == 1} == {
+        (batch, length) for batch in (1, 4, 8) for length in (2048, 4096)
+    }
+    assert len(found) == 12
+    assert {(case.num_heads, case.head_dim) for case in found} == {(32, 128)}
+    assert modes(made) == {"eager", "default"}
+
+
+def test_mha_grid_is_540_cases_of_which_its_blocks_vary_the_forward_ones() -> None:
+    """3 batches, 5 lengths, 3 counts of heads, 3 head dims, bias or not, both directions; nine pairs of blocks."""
+    grid, blocks = combinations("mha_grid"), combinations("mha_grid_blocks")
+    assert len(cases(grid)) == 3 * 5 * 3 * 3 * 2 * 2
+    assert {(case.dtype, case.causal) for case in cases(grid)} == {("fp16", False)}
+    assert cases(blocks) == {case for case in cases(grid) if case.direction == "fwd" and case.bias == "none"}
+    sizes = [(one.impl["kernel_options"]["BLOCK_M"], one.impl["kernel_options"]["BLOCK_N"]) for one in blocks]
+    assert sorted(sizes) == [(q, k) for q in (32, 64, 128) for k in (32, 64, 128)]
+    assert len({one.variant for one in blocks}) == 9
+
+
+def test_fusion_is_three_implementations_that_all_run_on_a_gpu() -> None:
+    """128 to 32768 tokens by doubling; none of the three refuses a case."""
+    made = combinations("fusion")
+    found = cases(made)
+    assert sorted(case.q_len for case in found) == [128 * 2**power for power in range(9)]
+    assert {(case.batch_size, case.num_heads, case.head_dim, case.dtype, case.causal) for case in found} == {
+        (1, 32, 128, "fp16", False)
+    }
+    assert [str(one.impl["name"]) for one in made] == ["naive", "triton_fused_softmax", "triton_flash"]
+    assert all(impls.why_unsupported(one.impl, case, GPU, one.compile) is None for one in made for case in found)
+
+
+#: Of the studies that take all of conf/impl, what every test machine has: no environment is to be built here.
+HERE = "impl=[naive,sdpa,sdpa_math,sdpa_flash,flex,ceiling_matmul,ceiling_copy]"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "sample", "fewer"),
+    [
+        ("flux", 16, [HERE]),
+        ("llm", 11, [HERE]),
+        ("mha_grid", 9, []),
+        ("mha_grid_blocks", 9, []),
+        ("fusion", 4, []),
+    ],
+)
+def test_every_study_runs_in_small_on_a_cpu(
+    name: str, sample: int, fewer: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One cell of each implementation and compile mode that a CPU has: measured, and nothing wrong with any."""
+    monkeypatch.chdir(tmp_path)
+    argv = [f"study={name}", "scale=tiny", "timing=quick", "timing.time_cap_s=0.2", "device=cpu", f"sample={sample}"]
+    assert cli.main([*argv, *fewer]) == 0
+    rows = [pq.read_table(path).to_pylist()[0] for path in (tmp_path / "outputs" / name / "cells").glob("*.parquet")]
+    assert {row["study"] for row in rows} == {name}
+    assert Counter(row["status"] for row in rows) == {"ok": sample}
+    kinds = Counter((row["impl"], row["variant"], row["compile"]) for row in rows)
+    assert max(kinds.values()) == (4 if name == "fusion" else 1)
