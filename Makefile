@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # CUPTI shows which kernels ran; it is of use only where a driver is.
-EXTRAS := dev,cluster,envs,hub$(shell command -v nvidia-smi >/dev/null 2>&1 && printf ',cupti')
+EXTRAS := dev,cluster,envs,hub,jax$(shell command -v nvidia-smi >/dev/null 2>&1 && printf ',cupti')
 
 .PHONY: demo test check lint slow gpu docs clean
 

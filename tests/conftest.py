@@ -7,6 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--faults-table: where the table of tests/faults goes."""
+    parser.addoption("--faults-table", default=None, metavar="FILE", help="write the faults seen, as Markdown")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def signals_as_in_a_terminal() -> None:
     """A runner in the background ignores SIGINT, or SIGHUP, and what it starts inherits that; tests send both."""

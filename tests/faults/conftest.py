@@ -1,0 +1,71 @@
+"""The table of faults: what each test did, what must follow and what did; docs/reliability.md is printed from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+#: Where a fault happens, in the order of the table.
+PLACES = ("cell", "zygote", "launcher", "files", "gpu")
+
+
+@dataclass
+class Fault:
+    """One row: what was done where, what must follow, what did, and the seconds that the test took."""
+
+    place: str
+    fault: str
+    expected: str
+    observed: str
+    seconds: float
+
+
+_ROWS = pytest.StashKey[list[Fault]]()
+
+
+class Observer:
+    """Takes the rows of one test; the time runs from the test's start or its last row."""
+
+    def __init__(self, rows: list[Fault]) -> None:
+        self._rows, self._since = rows, time.monotonic()
+
+    def __call__(self, place: str, fault: str, expected: str, observed: str, seconds: float | None = None) -> None:
+        """Keep a row; `observed` is put together from what was seen, never from what was hoped for."""
+        assert place in PLACES
+        now = time.monotonic()
+        took = now - self._since if seconds is None else seconds
+        self._rows.append(Fault(place, fault, expected, observed, took))
+        self._since = now
+
+
+@pytest.fixture
+def observe(request: pytest.FixtureRequest) -> Iterator[Observer]:
+    """Observer of this test; a test that uses it must leave a row."""
+    rows = request.config.stash.setdefault(_ROWS, [])
+    before = len(rows)
+    yield Observer(rows)
+    assert len(rows) > before, "the test observed nothing"
+
+
+def table(rows: list[Fault]) -> str:
+    """The rows as a Markdown table, in the order of PLACES and of the fault's words."""
+
+    def cell(text: str) -> str:
+        return text.replace("|", "\\|").replace("\n", " ")
+
+    lines = ["| where | fault | expected | observed | s |", "|---|---|---|---|--:|"]
+    for row in sorted(rows, key=lambda one: (PLACES.index(one.place), one.fault)):
+        texts = (row.place, cell(row.fault), cell(row.expected), cell(row.observed), f"{row.seconds:.1f}")
+        lines.append(f"| {' | '.join(texts)} |")
+    return "\n".join(lines) + "\n"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the table where --faults-table asks for it."""
+    path = session.config.getoption("--faults-table")
+    if path:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(table(session.config.stash.get(_ROWS, [])))
