@@ -37,7 +37,7 @@ slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -q -m slow
 
 gpu: $(VENV)/.installed
-	$(BIN)/python -m pytest -q -m gpu tests/gpu
+	$(BIN)/python -m pytest -q -m gpu tests
 
 docs: $(VENV)/.installed
 	$(BIN)/python -c 'from attnsweep import records; print(records.columns_markdown(), end="")' > docs/columns.md
