@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,7 @@ class FakePool:
         cells: Sequence[Cell],
         started: Callable[[Cell, Device], None],
         finished: Callable[[Cell, Device, Ending], None],
+        begun: Mapping[str, str] | None = None,
     ) -> str | None:
         for cell in cells:
             started(cell, self.devices[0])

@@ -663,6 +663,21 @@ def test_a_group_stays_on_one_device_in_order():
     assert not queue.wanted(a)
 
 
+def test_a_group_that_was_begun_goes_on_where_it_was(tmp_path):
+    """The second device measures what it measured before, also where the first is free and it comes later."""
+    a, b = TWO
+    cells = [cell("ok", name=name, group=name) for name in "xyz"]
+    ran = {}
+    Pool(list(TWO), log_folder=tmp_path / "cells", run="fakes:run").run(
+        cells,
+        lambda one, device: ran.update({one.id: device.uuid}),
+        lambda one, device, end: None,
+        {"x": b.uuid, "y": b.uuid, "z": "a device that is gone"},
+    )
+    assert ran["x"] == ran["y"] == b.uuid
+    assert ran["z"] in (a.uuid, b.uuid)
+
+
 def test_a_retired_device_leaves_its_cells_to_others():
     """What it had begun is not lost with it."""
     queue = Queue([cell("ok", name=name, group="g") for name in "xy"])

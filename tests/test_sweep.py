@@ -28,6 +28,7 @@ from attnsweep.pool.ending import Ending
 from sweeps import (
     CPU,
     DEFAULT,
+    GPU,
     PREFILL,
     QUICK,
     FakePool,
@@ -166,6 +167,26 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path, answered: Answered) ->
     assert run(tmp_path, force=True) == 0
     assert set(forced.ran) == first
     assert len(rows(tmp_path)) == 12
+
+
+def test_a_case_goes_on_at_the_gpu_that_began_it(
+    tmp_path: Path, answered: Answered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool is told which GPU measured what is already there of each case."""
+    fake = answered(ok)
+    told: list[dict[str, str]] = []
+    plain = fake.run
+
+    def run_told(self: FakePool, cells: Any, started: Any, finished: Any, begun: Any = None) -> str | None:
+        told.append(begun)
+        return plain(self, cells, started, finished, begun)
+
+    monkeypatch.setattr(fake, "run", run_told)
+    two = [replace(GPU, uuid="GPU-1"), replace(GPU, uuid="GPU-2")]
+    monkeypatch.setattr(devices, "find", lambda kind, gpus: two)
+    run(tmp_path, combination("a", scenario=one_case()))
+    run(tmp_path, *(combination(name, scenario=one_case()) for name in ("a", "b")))
+    assert told == [{}, {"b1-h4-s32-d16-causal-fp32-fwd": "GPU-1"}]
 
 
 @pytest.mark.parametrize(("status", "code"), [(Status.OK, 0), (Status.ERROR, 1)])

@@ -56,12 +56,19 @@ class Outcome:
     reason: str | None
     flags: tuple[str, ...]
     precision_class: str | None = None
+    gpu_uuid: str | None = None
 
 
 def outcome_of(values: Mapping[str, Any]) -> Outcome:
     """The outcome in a record's columns. Raises KeyError or ValueError where they are no record's."""
-    flags = tuple(values["flags"] or ())
-    return Outcome(Status(values["status"]), values["latency_ms"], values["reason"], flags, values["precision_class"])
+    return Outcome(
+        Status(values["status"]),
+        values["latency_ms"],
+        values["reason"],
+        tuple(values["flags"] or ()),
+        values["precision_class"],
+        values["gpu_uuid"],
+    )
 
 
 @dataclass(frozen=True)

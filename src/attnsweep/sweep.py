@@ -97,7 +97,7 @@ def _run(settings: Settings, planned: Plan, shared: bool) -> int:
                     grace_s=settings.pool.grace_s,
                     waiting=report.say,
                 )
-                ended_by = slots.run(planned.to_run, lambda cell, device: None, finished)
+                ended_by = slots.run(planned.to_run, lambda cell, device: None, finished, _begun(planned))
         except ConfigError:
             raise
         except _Unrecorded as error:
@@ -117,6 +117,12 @@ def _run(settings: Settings, planned: Plan, shared: bool) -> int:
         return 1 if ended_by is None else 128 + signal.Signals[ended_by].value
     out.print(f"Report:  {shlex.join(['attnsweep-report', str(planned.folder)])}", soft_wrap=True)
     return exit_code(planned.cells, outcomes)
+
+
+def _begun(planned: Plan) -> dict[str, str]:
+    """By case, the UUID of the device that measured cells of it already."""
+    measured = ((cell.group, planned.done[cell.id].gpu_uuid) for cell in planned.cells if cell.id in planned.done)
+    return {group: uuid for group, uuid in measured if uuid is not None}
 
 
 def _record_unsupported(planned: Plan, outcomes: dict[str, Outcome], report: progress.Report) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -28,11 +28,11 @@ def _say(sentence: str) -> None:
 
 
 class Queue:
-    """The cells not yet taken, in running order; a group's all go to the device that took its first."""
+    """The cells not yet taken, in running order; a group's all go to its owner, which is who took its first cell."""
 
-    def __init__(self, cells: Sequence[Cell]) -> None:
+    def __init__(self, cells: Sequence[Cell], owners: Mapping[str, Device] | None = None) -> None:
         self._cells = list(cells)
-        self._owner: dict[str, Device] = {}
+        self._owner: dict[str, Device] = dict(owners or {})
         self._lock = threading.Lock()
 
     def take(self, device: Device) -> Cell | None:
@@ -83,15 +83,22 @@ class Pool:
         self._waiting = waiting
         self._telling = threading.Lock()
 
-    def run(self, cells: Sequence[Cell], started: Started, finished: Finished) -> str | None:
+    def run(
+        self, cells: Sequence[Cell], started: Started, finished: Finished, begun: Mapping[str, str] | None = None
+    ) -> str | None:
         """Run the cells; None when all are over, or the name of the signal that ended the sweep before.
+
+        `begun` holds, by group, the UUID of the device that measured others of it before: where that one is here, it
+        goes on with them, so that one device measures all that is compared.
 
         `started` and `finished` are called one at a time, from any thread, once for each cell that was taken.
         What a callback raises ends the sweep and is raised here. Raises AttnsweepError when devices got stuck
         and cells are left that no other device could take.
         """
         self._log_folder.mkdir(parents=True, exist_ok=True)
-        queue, stop = Queue(cells), Stop()
+        here = {device.uuid: device for device in self._devices}
+        owners = {group: here[uuid] for group, uuid in (begun or {}).items() if uuid in here}
+        queue, stop = Queue(cells, owners), Stop()
         shared = Shared(stop, self._limits, self._log_folder, self._entry, os.getcwd(), self._tell)
         stuck: list[str] = []
 
