@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # CUPTI shows which kernels ran; it is of use only where a driver is.
 EXTRAS := dev,cluster,envs,hub,jax$(shell command -v nvidia-smi >/dev/null 2>&1 && printf ',cupti')
 
-.PHONY: demo test check lint slow gpu docs clean
+.PHONY: demo test check lint slow gpu docs reliability clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -42,6 +42,10 @@ gpu: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(BIN)/python -c 'from attnsweep import records; print(records.columns_markdown(), end="")' > docs/columns.md
 	$(BIN)/python -c 'from attnsweep import capabilities; print(capabilities.markdown(), end="")' > docs/implementations.md
+
+# Every fault of tests/faults that needs no GPU, and the table of what was seen
+reliability: $(VENV)/.installed
+	$(BIN)/python -m pytest -q -m 'not gpu' tests/faults --faults-table docs/reliability.md
 
 clean:
 	rm -rf $(VENV) build dist

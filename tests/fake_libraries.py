@@ -184,6 +184,15 @@ def fa4_func(
     return attend_bshd(q, k, v, softmax_scale, left, 0 if causal else right), None
 
 
+# flash-attn 2.8.3.post2, flash_attn/flash_attn_triton.py: the apply of an autograd function
+def fa2_triton_func(q, k, v, bias, causal, softmax_scale, /):
+    assert q.shape[2:] == k.shape[2:] == v.shape[2:], "no grouped heads"
+    assert q.shape[-1] <= 128
+    assert q.dtype in (torch.float16, torch.bfloat16)
+    assert not causal or q.shape[1] == k.shape[1], "aligned top-left"
+    return attend_bshd(q, k, v, softmax_scale, None, 0 if causal else None, bias)
+
+
 # xformers 0.0.35, xformers/ops/fmha/attn_bias.py
 class LowerTriangularFromBottomRightMask:
     def make_local_attention(self, window_size):
@@ -511,6 +520,7 @@ def modules():
     fa3 = module(flash_attn_func=fa3_func, flash_attn_with_kvcache=fa3_with_kvcache)
     return {
         "flash_attn": module(flash_attn_func=fa2_func, flash_attn_with_kvcache=fa2_with_kvcache),
+        "flash_attn.flash_attn_triton": module(flash_attn_func=fa2_triton_func),
         "flash_attn.cute": module(flash_attn_func=fa4_func),
         "flash_attn_interface": fa3,
         "xformers.ops": module(memory_efficient_attention=memory_efficient_attention),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import random
 import signal
@@ -51,14 +52,6 @@ def signal_self(payload: Payload, emit: Emit) -> dict[str, Any]:
     return hang(payload, emit)
 
 
-def signal_self_once(payload: Payload, emit: Emit) -> dict[str, Any]:
-    marker = Path(payload["marker"])
-    if marker.exists():
-        return ok(payload, emit)
-    marker.touch()
-    return signal_self(payload, emit)
-
-
 def segfault(payload: Payload, emit: Emit) -> dict[str, Any]:
     ctypes.string_at(0)
     raise AssertionError("address 0 can be read")
@@ -88,12 +81,76 @@ def outcome_then_hang(payload: Payload, emit: Emit) -> dict[str, Any]:
     return outcome()
 
 
-def flood(payload: Payload, emit: Emit) -> dict[str, Any]:
-    print("the beginning", flush=True)
-    line = b"x" * 99 + b"\n"
-    for _ in range(payload["bytes"] // 100_000):
-        os.write(2, line * 1000)
-    print("the end")
+def noise(payload: Payload, emit: Emit) -> dict[str, Any]:
+    """As many bytes on stdout as on stderr, none of which is UTF-8; then an exit with the code, if there is one."""
+    block = bytes(range(128, 256)) * 8192
+    for _ in range(payload["bytes"] // len(block) // 2):
+        for fd in (1, 2):
+            left = block
+            while left:
+                left = left[os.write(fd, left) :]
+    if "code" in payload:
+        os._exit(payload["code"])
+    return outcome()
+
+
+def grandchild(payload: Payload, emit: Emit) -> dict[str, Any]:
+    """Leaves a process in its own group that holds every descriptor of the cell, its pipes too."""
+    for entry in os.listdir("/proc/self/fd"):
+        if os.path.exists(f"/proc/self/fd/{entry}"):
+            os.set_inheritable(int(entry), True)
+    subprocess.Popen(["sleep", "3600"], close_fds=False)
+    return outcome()
+
+
+def fork_tree(payload: Payload, emit: Emit) -> dict[str, Any]:
+    """A fork bomb's first generations, 2 ** payload["generations"] processes, half of each in sessions of their own."""
+    for generation in range(payload["generations"]):
+        if os.fork() == 0:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+            if generation % 2:
+                os.setsid()
+    return hang(payload, emit)
+
+
+def hop(payload: Payload, emit: Emit) -> dict[str, Any]:
+    """A daemon that is never the same process for long: each forks the next one and ends; for payload["hops"]."""
+    if os.fork() == 0:
+        os.setsid()
+        for _ in range(payload["hops"]):
+            if os.fork() != 0:
+                os._exit(0)
+            time.sleep(0.001)
+        os._exit(0)
+    return outcome()
+
+
+def delete_tmpdir(payload: Payload, emit: Emit) -> dict[str, Any]:
+    os.rmdir(os.environ["TMPDIR"])
+    return outcome()
+
+
+def replace_tmpdir(payload: Payload, emit: Emit) -> dict[str, Any]:
+    os.rmdir(os.environ["TMPDIR"])
+    os.symlink(payload["link"], os.environ["TMPDIR"])
+    return outcome()
+
+
+def fill_tmpdir(payload: Payload, emit: Emit) -> dict[str, Any]:
+    for _ in range(payload["megabytes"]):
+        Path(tempfile.mkdtemp(), "large").write_bytes(bytes(2**20))
+    return outcome()
+
+
+def lock_tmpdir(payload: Payload, emit: Emit) -> dict[str, Any]:
+    """Leaves folders in folders that nobody may read, write or enter, and a link to somewhere else."""
+    innermost = Path(tempfile.mkdtemp(), "inner")
+    innermost.mkdir()
+    (innermost / "left").write_text("behind")
+    (innermost / "link").symlink_to(payload["link"])
+    for folder in (innermost, innermost.parent, innermost.parent.parent):
+        folder.chmod(0)
     return outcome()
 
 
@@ -147,11 +204,6 @@ def odd_values(payload: Payload, emit: Emit) -> dict[str, Any]:
     return outcome(nan=float("nan"), inf=float("-inf"), text="\ud800 \u0000", big=2**70)
 
 
-def close_everything(payload: Payload, emit: Emit) -> dict[str, Any]:
-    os.closerange(0, 4096)
-    return outcome()
-
-
 def close_everything_and_open(payload: Payload, emit: Emit) -> dict[str, Any]:
     os.closerange(0, 4096)
     for _ in range(64):
@@ -191,6 +243,13 @@ def subprocesses(payload: Payload, emit: Emit) -> dict[str, Any]:
     text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, close_fds=False)
     count, path = text.stdout.split()
     return outcome(fds=int(count), path=path)
+
+
+def imports(payload: Payload, emit: Emit) -> dict[str, Any]:
+    """Whether a module was there before the cell, which imports it."""
+    preloaded = payload["module"] in sys.modules
+    importlib.import_module(payload["module"])
+    return outcome(preloaded=preloaded)
 
 
 def kill_zygote(payload: Payload, emit: Emit) -> dict[str, Any]:
@@ -247,3 +306,26 @@ def meet(payload: Payload, emit: Emit) -> dict[str, Any]:
     while not Path(payload["theirs"]).exists():
         time.sleep(0.001)
     return outcome()
+
+
+def burn(payload: Payload, emit: Emit) -> dict[str, Any]:
+    """Uses the CPU for some seconds of wall time, in this process, a child or a daemon, and waits for its end."""
+    emit({"event": "phase", "phase": payload["phase"]})
+    end = time.monotonic() + payload["seconds"]
+    code = f"import os, time\n{{}}\nwhile time.monotonic() < {end}: pass"
+    if payload["where"] == "child":
+        subprocess.run([sys.executable, "-c", code.format("os.setsid()")], check=True)
+    elif payload["where"] == "daemon":
+        subprocess.run([sys.executable, "-c", code.format("if os.fork(): os._exit(0)\nos.setsid()")], check=True)
+        time.sleep(max(0.0, end - time.monotonic()))
+    else:
+        while time.monotonic() < end:
+            pass
+    return outcome()
+
+
+def sleep(payload: Payload, emit: Emit) -> dict[str, Any]:
+    """Sleeps in a phase for ever."""
+    emit({"event": "phase", "phase": payload["phase"]})
+    while True:
+        time.sleep(3600)

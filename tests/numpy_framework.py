@@ -68,6 +68,7 @@ class Numpy:
 
     def overwrite(self, x, values):
         x[...] = values
+        return x
 
     def equal(self, x, y):
         return np.array_equal(x, y)

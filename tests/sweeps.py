@@ -144,6 +144,7 @@ class FakePool:
             answer = type(self).answer(cell)
             if isinstance(answer, str):
                 finished(cell, self.devices[0], ending())
+                self.options["stop"].request(answer)
                 return answer
             self.ran.append(cell.id)
             finished(cell, self.devices[0], answer)

@@ -113,6 +113,8 @@ def test_a_case_survives_json() -> None:
         ("batch_size", 0, "positive integer"),
         ("q_len", 1.0, "positive integer"),
         ("head_dim", True, "positive integer"),
+        ("batch_size", 2**31, "2147483647 or less"),
+        ("window", [2**31, 0], "2147483647"),
         ("causal", 1, "true or false"),
         ("window", [1], "[left, right]"),
         ("window", [1, -2], "-1"),
@@ -129,6 +131,15 @@ def test_a_mistake_is_answered_with_the_field_and_the_choices(field: str, value:
         make(**{field: value})
     assert field in str(caught.value)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"q_len": 2**31 - 1, "kv_len": 2**31 - 1}, {"head_dim_v": 2**31 - 1, "batch_size": 2**31 - 1}]
+)
+def test_what_no_size_can_say_is_refused(fields: dict[str, int]) -> None:
+    """Scores or tensors of 2^63 bytes and more would overflow a size, not run out of memory."""
+    with pytest.raises(ConfigError, match="this problem is too large"):
+        make(**{"num_heads": 8, "num_kv_heads": 8, **fields})
 
 
 @pytest.mark.parametrize("mask", [{"causal": True}, {"window": (4, 0)}])

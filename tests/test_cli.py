@@ -19,6 +19,7 @@ from attnsweep.errors import ConfigError
 from attnsweep.schema import Settings
 from composing import write
 
+MINE = "name: mine\n_target_: attnsweep.impls.FunctionAttention\n"
 NAIVE = "name: mine\n_target_: attnsweep.impls.naive.NaiveAttention\nlayout: bhsd\n"
 
 
@@ -164,14 +165,47 @@ def test_a_study_is_a_whole_sweep_and_the_command_line_wins(sweeps: Sweeps) -> N
         (["impl=naive", "seed=9223372036854775808"], "seed must be 9223372036854775807 or less"),
         (["impl=naive", "name=../../x"], "name must be one folder"),
         (["impl=naive", "name=report"], "name may not be 'report'"),
-        (["impl=glob(jax*)"], "matches no impl; the choices are"),
-        (["impl=naive", "impl.layout=${no.where}"], "impl.layout: Interpolation key 'no.where' not found"),
+        (["impl=glob(nothing*)"], "matches no impl; the choices are"),
+        (["impl=naive", "impl.layout=${no.where}"], "impl.layout: ${no.where} leads nowhere"),
         (["impl=naive", "hydra/launcher=slrum"], "there is no hydra/launcher 'slrum'"),
         (["impl=naive", "hydra.nothing=1"], "hydra.nothing"),
         (["impl=naive", "--confg-dir", "x"], "there is no flag --confg-dir"),
         (["impl=naive", "--config-dir", "/no/such/folder"], "--config-dir names /no/such/folder, which is no folder"),
         (["impl=naive,sdpa", "impl.name=x"], "impl=naive and impl=sdpa are both named x"),
         (["impl=naive,sdpa", "--cfg", "job"], "--cfg shows one configuration, and impl=naive,sdpa is a sweep"),
+        (["--cfg", "job"], "which impl? Say impl= and one of ceiling_copy, ceiling_matmul"),
+        (["impl=naive,"], "'impl=naive,' is not of the form key=value: something is missing at its end"),
+        (
+            ["impl=naive", "name=caf\xe9"],
+            'is not of the form key=value: \xe9 must stand in quotes, in a shell as "KEY=',
+        ),
+        (["impl=naive", "name='a\x1b[31m'"], "'a\\x1b[31m' is not"),
+        (["impl=naive", "scenario.dtype='a\nb'"], "not 'a\\nb'"),
+        (["impl=naive", "scenario.dtype='\udce9'"], "is no UTF-8 text"),
+        (
+            ["impl=naive", "output_dir='a\0b'"],
+            "output_dir must be the path of a folder, of printable characters, not 'a",
+        ),
+        (["impl=naive", "study=null"], "study=null: study takes the name of one study; without study= there is none"),
+        (["impl=naive", "rerun=crashd"], "not 'crashd' (did you mean crashed?)"),
+        (["impl=naive", "shard=3/2"], "shard must be i/n with i from 1 to n"),
+        (["impl=naive", "sample=0"], "sample must be 1 or more, not 0"),
+        (["impl=naive", "scenario.batch_size=-1"], "batch_size must be a positive integer, not -1"),
+        (["impl=naive", "scenario.seq_len=1000000000000"], "seq_len must be 2147483647 or less, not 1000000000000"),
+        (["impl=naive", "scenario.num_kv_heads=5"], "num_heads (32) must be a multiple of num_kv_heads (5)"),
+        (
+            ["impl=naive", "scenario.seq_len={a:1}"],
+            "seq_len={a:1}: scenario.seq_len: Cannot merge a mapping with a list",
+        ),
+        (["impl=naive", "scenario.seq_len.a=1"], "scenario.seq_len is a list; write scenario.seq_len=..."),
+        (["impl=naive", "scenario.seq_len=${scenario.seq_len}"], "scenario.seq_len: it refers to itself in a circle"),
+        (["impl=naive", "scenario.dtype=${oc.env:NO_SUCH}"], "dtype: Environment variable 'NO_SUCH' not found"),
+        (["impl=naive", "hydra.mode=RUN"], "hydra.mode=RUN: every call is a sweep, also of one combination"),
+        (["impl=naive", "hydra.searchpath=[file:///no/such]"], "path=/no/such is not available"),
+        (["impl=naive", "hydra.launcher._target_=no.Such"], "Invalid plugin 'no.Such'"),
+        (["impl=naive", "--config-dir"], "argument --config-dir/-cd: expected one argument; attnsweep -h says"),
+        (["impl=naive", "--config-dir="], "--config-dir names '', which is no folder"),
+        (["impl=naive", "--resolve"], "The --resolve flag can only be used"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(
@@ -183,6 +217,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     assert said in printed.err
     assert printed.err.startswith("attnsweep: ")
     assert printed.err.count("\n") == 1
+    assert printed.err[:-1].isprintable()
     assert printed.out == ""
     assert sweeps.settings == []
     assert list(Path().iterdir()) == []
@@ -195,7 +230,86 @@ def test_a_broken_yaml_is_named_with_its_line(
     """A user's file that is no YAML is a mistake like any other."""
     write(tmp_path / "mine", impl__broken="name: x\nlist: [1\n")
     assert cli.main(["impl=broken", "--config-dir", str(tmp_path / "mine")]) == 2
-    assert "broken.yaml, line 3: expected" in capsys.readouterr().err
+    assert "broken.yaml, line 3: while parsing a flow sequence expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"name: mine\n", "impl mine: _target_ must be given, as package.module.Class"),
+        (f"{MINE}".encode(), "impl mine: function must be given"),
+        (f"{MINE}function: flash\n".encode(), "impl mine: function must be package.module.function, not 'flash'"),
+        (f"{MINE}function: a..b\n".encode(), "impl mine: function must be package.module.function, not 'a..b'"),
+        (b"name: mine\n_target_: .x\n", "impl mine: _target_ must be package.module.Class, not '.x'"),
+        (b"name: mine\n_target_: attnsweep.impls.Attention\n", "cannot be built: it has no prepare"),
+        (f"{MINE}function: ${{.layout}}\nlayout: ${{.function}}\n".encode(), "it refers to itself in a circle"),
+        (f"{MINE}function: ${{nowhere}}\n".encode(), "impl.function: ${nowhere} leads nowhere"),
+        (f"{MINE}function: '${{'\n".encode(), "mine.yaml cannot be read: function: "),
+        (f"{MINE}function: a.b\nsupports:\n\tgqa: true\n".encode(), "mine.yaml, line 5: while scanning"),
+        (f"{MINE}name: other\n".encode(), "mine.yaml, line 3: while constructing a mapping found duplicate key name"),
+        (b"- a\n- b\n", "mine.yaml must be a mapping, lines of key: value, not a list"),
+        (b"just text\n", "mine.yaml must be a mapping, lines of key: value, not text"),
+        (b"42\n", "mine.yaml cannot be read: it must be a mapping, lines of key: value"),
+        (b"name: caf\xe9\n", "mine.yaml is not UTF-8 text: invalid continuation byte at byte 9"),
+        (b"a: &a [*a]\n", "mine.yaml is nested too deeply"),
+        (b"a: !!int x\n", "mine.yaml cannot be read: invalid literal for int()"),
+        (b"defaults: naive\n", "mine.yaml: defaults must be a list of names and mappings (group: option), not 'naive'"),
+        (b"defaults: [[]]\n", "mine.yaml: defaults must be a list of names and mappings (group: option), not [[]]"),
+        (b"defaults: [mine]\n", "a YAML includes itself by its defaults"),
+        (b"# @package a b\nname: mine\n", "mine.yaml cannot be read: Too many components in '@package a b'"),
+        (f"{MINE}3: x\n".encode(), "impl has the key 3, which is no text: write it in quotes"),
+        (f"{MINE}function: a.b\nconstants: {{x: !!binary aGk=}}\n".encode(), "impl.constants.x holds b'hi', which is"),
+        (b'name: "a\\nb"\n_target_: x.Y\n', "impl.name must be text of printable characters, not 'a\\nb'"),
+        (f"{MINE}function: a.b\ndistribution: ''\n".encode(), "impl mine: distribution must be a name, not ''"),
+    ],
+)
+def test_a_users_yaml_that_cannot_be_meant_is_one_sentence(
+    sweeps: Sweeps, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, said: str
+) -> None:
+    """Whatever the file holds: where, what, and nothing run."""
+    (tmp_path / "mine" / "impl").mkdir(parents=True)
+    (tmp_path / "mine" / "impl" / "mine.yaml").write_bytes(content)
+    assert cli.main(["impl=mine", "--config-dir", str(tmp_path / "mine")]) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert (printed.err.startswith("attnsweep: "), printed.err.count("\n"), printed.out) == (True, 1, "")
+    assert sweeps.settings == []
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("hydra: 3\n", "mine.yaml: hydra must be a mapping, not 3"),
+        ("hydra: {sweeper: {params: [impl]}}\n", "mine.yaml: hydra.sweeper.params must be a mapping, not ['impl']"),
+        ("hydra: {sweeper: {params: {3: 4}}}\n", "mine.yaml: hydra.sweeper.params.3: Key 3 (int) is incompatible"),
+        ("hydra: {sweeper: {params: {impl: []}}}\n", "impl=[] picks no impl; the choices are"),
+        ("hydra: {sweeper: {params: {impl: 'glob(no*)'}}}\n", "impl=glob(no*) matches no impl; the choices are"),
+        ("hydra: {sweeper: {params: {impl: '${no.where}'}}}\n", "${no.where} leads nowhere"),
+        ("pool: [1]\n", "study/mine.yaml: Cannot merge a mapping with a list"),
+        ("hydra: {launcher: {x: 3}}\n", "mine.yaml: hydra.launcher.x: Key 'x' not in"),
+    ],
+)
+def test_a_study_that_cannot_be_meant_is_one_sentence(
+    sweeps: Sweeps, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, said: str
+) -> None:
+    """What Hydra reads of it is checked, and named, before Hydra does."""
+    folder = write(tmp_path / "mine", study__mine=f"# @package _global_\n{content}")
+    assert cli.main(["study=mine", "--config-dir", str(folder)]) == 2
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert (printed.count("\n"), sweeps.settings) == (1, [])
+
+
+def test_an_option_that_reads_as_a_number_is_taken_in_quotes(
+    sweeps: Sweeps, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """impl/3.yaml is impl='3', whoever composes it; without quotes the sentence says so."""
+    folder = str(write(tmp_path / "mine", impl__3=NAIVE.replace("mine", "three")))
+    assert cli.main(["impl=3", "--config-dir", folder]) == 2
+    assert "there is no impl 3 (did you mean impl='3', in quotes?)" in capsys.readouterr().err
+    assert cli.main(["impl='3',naive", "--config-dir", folder]) == 0
+    assert [one.impl["name"] for one in sweeps.combinations[0]] == ["three", "naive"]
 
 
 @pytest.mark.parametrize("code", [0, 1, 130, 143])
@@ -262,14 +376,15 @@ def test_a_launchers_own_process_returns_the_code(sweeps: Sweeps, monkeypatch: p
     assert len(sweeps.combinations) == 2
 
 
-def test_a_bug_is_not_taken_for_a_mistake(sweeps: Sweeps) -> None:
-    """Anything but a mistake of the user's keeps its traceback."""
+@pytest.mark.parametrize("error", [ZeroDivisionError, ValueError, TypeError, RuntimeError, OSError])
+def test_a_bug_is_not_taken_for_a_mistake(sweeps: Sweeps, error: type[Exception]) -> None:
+    """Anything but a mistake of the user's keeps its traceback, also what Hydra raises for a mistake."""
 
     def fail(combinations: list[Combination]) -> int:
-        raise ZeroDivisionError
+        raise error
 
     sweeps.answer = fail
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(error):
         cli.main(["impl=naive"])
     assert "HYDRA_FULL_ERROR" not in os.environ
 

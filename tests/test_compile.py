@@ -190,6 +190,19 @@ def test_a_cuda_graph_mode_is_ready_when_all_was_replayed(gpu, monkeypatch, stat
     assert (gpu.pending() is None) is ready
 
 
+@pytest.mark.parametrize(("mode", "phases"), [("eager", []), ("default", ["compile"])])
+def test_compiling_is_a_phase_of_its_own_and_no_stage(monkeypatch, mode, phases):
+    """Deadlines go by the phases that are announced; prepare_s and overhead_s by the stages, whose sum is unchanged."""
+    monkeypatch.setattr(framework.Torch, "compile", lambda self, function, options, tag: function)
+    announced = []
+    outcome = run(cell("ok", mode), lambda event: announced.append(event["phase"]))
+    assert outcome["status"] == "ok", outcome["traceback"]
+    begin = ["import", "inputs", "import", "prepare"]
+    assert announced == [*begin, *phases, "check", "proof", "memory", "timing", "check"]
+    assert set(outcome["stages"]) == {"import", "inputs", "prepare", "check", "proof", "memory", "timing"}
+    assert outcome["stages"]["prepare"] >= outcome["columns"]["first_call_s"]
+
+
 def test_warm_calls_go_on_until_nothing_is_pending(monkeypatch):
     """The floor of three is not enough where the compiler takes longer to get to its last phase."""
     answers = ["no graph"] * 6 + [None]

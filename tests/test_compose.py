@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from attnsweep import compose, launching
+from attnsweep import compose, interpreters, launching
 from attnsweep.conf_path import conf_folder
 from attnsweep.errors import ConfigError
 from attnsweep.overrides import GROUPS
@@ -157,6 +157,33 @@ def test_a_variant_is_the_overridden_fields_of_the_implementation(ours: ConfigLo
     assert found.overrides == ("impl.constants.x=1", "scenario.dtype=fp16", "impl.arguments.causal=causal")
     assert found.impl["constants"] == {"x": 1}
     assert single(ours, "impl=fa2", "++scenario.dtype=fp16").variant == ""
+
+
+def test_an_environment_is_set_aside_on_the_command_line(ours: ConfigLoader) -> None:
+    """fa4 has one of its own; null takes it away, or makes room for an interpreter."""
+
+    def where(*job: str) -> interpreters.Host:
+        return interpreters.host(single(ours, "impl=fa4", *job).impl, "fork")
+
+    assert where().recipe is not None
+    assert (where("++impl.env=null").own, where("++impl.env=null").recipe) == (True, None)
+    named = where("++impl.env.requirements=null", "++impl.env.python=/opt/fa4/bin/python")
+    assert (named.own, named.recipe, named.python) == (False, None, "/opt/fa4/bin/python")
+    with pytest.raises(ConfigError, match="null takes the place of either"):
+        where("++impl.env.python=/opt/fa4/bin/python")
+
+
+def test_a_yaml_of_the_users_own_inherits_from_ours_and_changes_where_it_runs(tmp_path: Path) -> None:
+    """Beside ours in one sweep, under another name, and without a variant."""
+    text = "defaults: [fa4]\nname: mine\nenv: {requirements: null, python: p, variables: {PYTHONPATH: /opt/fa4}}\n"
+    with loader(write(tmp_path, impl__mine=text)) as found:
+        mine, ours, other = compose.combinations(
+            found, "config", [["name=n", f"impl={one}"] for one in ("mine", "fa4", "fa2")]
+        )[1]
+    assert {**mine.impl, "name": "fa4", "env": None} == {**ours.impl, "env": None}
+    assert (mine.variant, mine.impl["env"]["variables"]) == ("", {"PYTHONPATH": "/opt/fa4"})
+    hosts = [interpreters.host(one.impl, "fork") for one in (mine, ours, other)]
+    assert [(host.own, host.recipe is not None) for host in hosts] == [(False, False), (False, True), (True, False)]
 
 
 def test_combinations_share_nothing(ours: ConfigLoader) -> None:

@@ -8,9 +8,11 @@ import pytest
 
 from attnsweep.errors import Status
 from attnsweep.pool.attempt import Inbox, oom_kills
+from attnsweep.pool.deadlines import Late
 from attnsweep.pool.ending import Seen, decide, interrupted, without_process
 
 OK = {"status": "ok", "reason": None, "traceback": None}
+LATE = Late("timeout_s", 3.0)
 
 
 @pytest.mark.parametrize(
@@ -18,7 +20,7 @@ OK = {"status": "ok", "reason": None, "traceback": None}
     [
         (Seen(outcome=OK, exit=0), Status.OK, None),
         (Seen(outcome=OK, exit=-11), Status.OK, None),
-        (Seen(outcome=OK, exit=-15, signalled=True), Status.OK, None),
+        (Seen(outcome=OK, exit=-15, late=LATE), Status.OK, None),
         (Seen(outcome=OK, stopped=True), Status.OK, None),
         (Seen(outcome={"status": "oom", "reason": "CUDA"}, exit=0), Status.OOM, "CUDA"),
         (Seen(outcome={}, exit=0), Status.ERROR, "the outcome has no valid status: None"),
@@ -27,11 +29,31 @@ OK = {"status": "ok", "reason": None, "traceback": None}
         (Seen(stopped=True), None, None),
         (Seen(stopped=True, died=True), None, None),
         (Seen(failed="no memory"), Status.ERROR, "no process could be started for it: no memory"),
-        (Seen(signalled=True, exit=-15), Status.TIMEOUT, "still running after its deadline of 3 s"),
-        (Seen(signalled=True, exit=0), Status.TIMEOUT, "still running after its deadline of 3 s"),
-        (Seen(signalled=True, exit=-9, phase="check"), Status.TIMEOUT, "(in phase check)"),
-        (Seen(signalled=True, stuck=True), Status.TIMEOUT, "stuck"),
-        (Seen(signalled=True, died=True), Status.TIMEOUT, "still running"),
+        (Seen(late=LATE, exit=-15), Status.TIMEOUT, "still running after its deadline of 3 s"),
+        (Seen(late=LATE, exit=0), Status.TIMEOUT, "still running after its deadline of 3 s"),
+        (
+            Seen(late=LATE, exit=-9, phase="check"),
+            Status.TIMEOUT,
+            "deadline of 3 s (in phase check); pool.timeout_s raises it",
+        ),
+        (
+            Seen(late=Late("prepare_s", 120.0, 1, 0.04, 30.0), exit=-15, phase="inputs"),
+            Status.TIMEOUT,
+            "after its deadline of 120 s (in phase inputs): no CPU time for 30 s; pool.prepare_s raises it",
+        ),
+        (
+            Seen(late=Late("compile_s", 600.0, 3, 58.0, 60.0, busy=True), exit=-15, phase="compile"),
+            Status.TIMEOUT,
+            "still running after 3 times its deadline of 600 s (in phase compile): still busy, 58.0 s of CPU in the "
+            "last 60 s; pool.compile_s raises it",
+        ),
+        (
+            Seen(late=Late("prepare_s", 120.0, 1, 1.5, 30.0), exit=-15),
+            Status.TIMEOUT,
+            "still running after its deadline of 120 s: 1.5 s of CPU in the last 30 s; pool.prepare_s raises it",
+        ),
+        (Seen(late=LATE, stuck=True), Status.TIMEOUT, "stuck"),
+        (Seen(late=LATE, died=True), Status.TIMEOUT, "still running"),
         (Seen(exit=0), Status.CRASHED, "exit 0 without outcome"),
         (Seen(exit=7, phase="check"), Status.CRASHED, "exit 7 without outcome (in phase check)"),
         (Seen(exit=72), Status.CRASHED, "closed the pipe"),
@@ -44,7 +66,7 @@ OK = {"status": "ok", "reason": None, "traceback": None}
 )
 def test_each_thing_seen_has_its_status(seen, status, reason):
     """The second attempt's, where there were two."""
-    end = decide(seen, timeout_s=3, cap_bytes=99)
+    end = decide(seen, cap_bytes=99)
     assert end.status is status
     assert end.reason == reason or reason in end.reason
 
@@ -61,8 +83,8 @@ def test_each_thing_seen_has_its_status(seen, status, reason):
         (Seen(exit=15), False),
         (Seen(died=True, outcome=OK), False),
         (Seen(died=True, stopped=True), False),
-        (Seen(died=True, signalled=True), False),
-        (Seen(exit=-15, signalled=True), False),
+        (Seen(died=True, late=LATE), False),
+        (Seen(exit=-15, late=LATE), False),
         (Seen(failed="no memory"), False),
     ],
 )
@@ -74,15 +96,15 @@ def test_only_what_comes_from_outside_gets_a_second_attempt(seen, again):
 def test_a_timeout_shows_the_traceback_and_not_what_was_printed_before():
     """faulthandler's part of the log."""
     log = 'progress 1\nThread 0x00007f (most recent call first):\n  File "a.py"\nCurrent thread 0x1:\n  File "b.py"'
-    seen = Seen(signalled=True, exit=-15, log_end=log)
-    assert decide(seen, timeout_s=1, cap_bytes=1).traceback == log.partition("\n")[2]
+    seen = Seen(late=LATE, exit=-15, log_end=log)
+    assert decide(seen, cap_bytes=1).traceback == log.partition("\n")[2]
     seen.log_end = "progress 1"
-    assert decide(seen, timeout_s=1, cap_bytes=1).traceback == "progress 1"
+    assert decide(seen, cap_bytes=1).traceback == "progress 1"
 
 
 def test_what_was_seen_beside_the_cell_goes_on_with_its_end():
     """Flags for the record, and the time that seeing them took."""
-    end = decide(Seen(outcome=OK, flags=frozenset({"gpu_busy"}), looked_s=0.1), timeout_s=1, cap_bytes=1)
+    end = decide(Seen(outcome=OK, flags=frozenset({"gpu_busy"}), looked_s=0.1), cap_bytes=1)
     assert (end.flags, end.looked_s) == ({"gpu_busy"}, 0.1)
 
 

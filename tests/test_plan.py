@@ -13,19 +13,20 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from attnsweep import environment, impls, overrides, plan, records
+from attnsweep import environment, identity, impls, overrides, plan, records
 from attnsweep.compose import Combination
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError, Status
 from attnsweep.plan import Cell, Plan
 from attnsweep.pool import pyenv
 from attnsweep.records import Record
+from composing import study
 from sweeps import CPU, DEFAULT, EAGER, GPU, LOAD, MAX_AUTOTUNE, PREFILL, QUICK, combination, impl, one_case, settings
 
 COMPILER = ("torch._dynamo", "torch._inductor.compile_fx", "torch._inductor.codecache")
@@ -293,7 +294,8 @@ def test_an_id_names_its_parts_and_fits_a_file_name(tmp_path: Path) -> None:
     """impl-variant-compile-case-replicate-hash; whatever the names are, letters and under 200 bytes with suffixes."""
     cell = only(tmp_path, combination("fa2", variant="block_q=64", scenario=one_case()))
     assert cell.id.startswith("fa2-block_q=64-eager-b1-h4-s32-d16-causal-fp32-fwd-0-")
-    wild = combination("../é \n" + "x" * 300, variant="a/b=" + "y" * 300, scenario=one_case(seq_len=10**40))
+    long = one_case(seq_len=7 * 10**8, head_dim_v=10**8, window=[10**9, 10**9], bias="dense", direction="fwd_bwd")
+    wild = combination("../é \n" + "x" * 300, variant="a/b=" + "y" * 300, scenario=long)
     wild = replace(wild, compile={**EAGER, "name": ".hidden/" + "z" * 300})
     odd = only(tmp_path, wild)
     assert set(odd.id) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._=-")
@@ -419,6 +421,20 @@ def test_an_absent_interpreter_costs_its_own_cells_only(tmp_path: Path) -> None:
         assert str(python) in why
 
 
+def test_a_command_quotes_an_option_that_reads_as_a_number() -> None:
+    """impl/3.yaml is impl='3' on the way back as well."""
+    line = identity.command({"impl": "3", "scenario": "prefill", "study": None}, {}, (), {})
+    assert shlex.split(line) == ["attnsweep", "impl='3'", "scenario=prefill"]
+
+
+def test_more_cells_than_a_sweep_holds_are_a_mistake(tmp_path: Path) -> None:
+    """Refused before any is made, by their number; one process of each is fewer."""
+    many = combination(timing={**QUICK, "replicates": 10_000}, scenario={**PREFILL, "batch_size": list(range(1, 9))})
+    with pytest.raises(ConfigError, match=r"this makes 240000 cells; a sweep holds 100000 at most"):
+        make(tmp_path, many)
+    assert len(make(tmp_path, many, replicate=9_999).cells) == 24
+
+
 def test_a_replicate_that_no_timing_has_is_a_mistake(tmp_path: Path) -> None:
     """The sentence says how many there are; one that some timing has is taken."""
     three = combination(timing={**QUICK, "replicates": 3}, scenario=one_case())
@@ -431,7 +447,7 @@ def test_a_replicate_that_no_timing_has_is_a_mistake(tmp_path: Path) -> None:
 def test_the_command_keeps_the_deadline_and_where_yaml_was_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """pool.timeout_s where it was set; the variable's folders, absolute and quoted, before the command."""
+    """Deadlines where they were set; the variable's folders, absolute and quoted, before the command."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ATTNSWEEP_CONFIG_PATH", raising=False)
     one = combination(scenario=one_case())
@@ -439,11 +455,14 @@ def test_the_command_keeps_the_deadline_and_where_yaml_was_found(
     assert plain.startswith("attnsweep impl=")
     assert "timeout_s" not in plain
     monkeypatch.setenv("ATTNSWEEP_CONFIG_PATH", f"my conf::{tmp_path}/b")
-    timed = only(tmp_path, one, pool=replace(settings(tmp_path).pool, timeout_s=7.5)).columns["command"]
+    pool = replace(settings(tmp_path).pool, timeout_s=7.5, compile_s=900.0)
+    timed = only(tmp_path, one, pool=pool).columns["command"]
     variable, *words = shlex.split(timed)
     assert variable == f"ATTNSWEEP_CONFIG_PATH={tmp_path}/my conf:{tmp_path}/b"
     assert words[0] == "attnsweep"
     assert "pool.timeout_s=7.5" in words
+    assert "pool.compile_s=900.0" in words
+    assert not any("prepare_s" in word or "grace_s" in word for word in words)
 
 
 def test_records_to_be_measured_again_are_set_aside(tmp_path: Path) -> None:
@@ -471,17 +490,49 @@ def test_an_interpreter_that_is_none_is_a_mistake_said_in_a_sentence(tmp_path: P
         assert str(python) in str(caught.value)
 
 
-@pytest.mark.parametrize(("compile", "seconds"), [(EAGER, 120), (DEFAULT, 300), (MAX_AUTOTUNE, 900)])
-def test_a_deadline_goes_by_the_compile_mode_unless_given(
+@pytest.mark.parametrize(("compile", "seconds"), [(EAGER, 0.0), (DEFAULT, 180.0), (MAX_AUTOTUNE, 600.0)])
+def test_deadlines_go_by_the_compile_mode_and_the_preset(
     tmp_path: Path, compile: dict[str, Any], seconds: float
 ) -> None:
-    """Compiling takes longer, autotuning longest, and sampling comes on top; pool.timeout_s is the whole deadline."""
+    """Compiling takes longer, autotuning longest; sampling and load come on top of the timing phase."""
     one = combination(compile=compile, scenario=one_case())
-    assert only(tmp_path, one).timeout_s == seconds + 0.6
+    phases = only(tmp_path, one).phases
+    assert asdict(phases) == pytest.approx(
+        {"prepare_s": 120.0, "compile_s": seconds, "check_s": 60.0, "time_s": 60.6}, abs=0.01
+    )
     loaded = replace(one, timing={**QUICK, **LOAD})
-    assert only(tmp_path, loaded, device=GPU).timeout_s == seconds + 0.6 + 5.0
-    assert only(tmp_path, loaded).timeout_s == seconds + 0.6  # no load is measured on a CPU
-    assert only(tmp_path, one, pool=replace(settings(tmp_path).pool, timeout_s=7.5)).timeout_s == 7.5
+    assert only(tmp_path, loaded, device=GPU).phases.time_s == pytest.approx(60.0 + 0.6 + 5.0, abs=0.01)
+    assert only(tmp_path, loaded).phases.time_s == phases.time_s  # no load is measured on a CPU
+
+
+@pytest.mark.parametrize("compile", [EAGER, DEFAULT, MAX_AUTOTUNE])
+def test_a_cell_may_take_what_its_phases_may_take_unless_its_whole_deadline_is_given(
+    tmp_path: Path, compile: dict[str, Any]
+) -> None:
+    """Three times the limit where it is busy, the check twice; a phase that is given counts."""
+    one, pool = combination(compile=compile, scenario=one_case()), settings(tmp_path).pool
+    cell = only(tmp_path, one)
+    compile_s = 0.0 if compile is EAGER else cell.phases.compile_s
+    busy = 3 * (cell.phases.prepare_s + compile_s)
+    assert cell.timeout_s == pytest.approx(busy + 2 * cell.phases.check_s + cell.phases.time_s)
+    given = {"prepare_s": 1.0, "compile_s": 2.0, "check_s": 3.0, "time_s": 4.0}
+    cell = only(tmp_path, one, pool=replace(pool, **given))
+    assert asdict(cell.phases) == given
+    assert cell.timeout_s == 3 * (1.0 + (0.0 if compile is EAGER else 2.0)) + 2 * 3.0 + 4.0
+    assert only(tmp_path, one, pool=replace(pool, timeout_s=7.5)).timeout_s == 7.5
+    assert only(tmp_path, one, pool=replace(pool, timeout_s=7.5)).phases == only(tmp_path, one).phases
+
+
+def test_large_cases_get_more_time_and_hopeless_ones_do_not_get_hours(tmp_path: Path) -> None:
+    """On a CPU as on a GPU, which is faster; ten minutes more at most for a phase."""
+    large = combination(scenario=one_case(seq_len=4096, head_dim=64))
+    on_cpu, on_gpu = only(tmp_path, large).phases, only(tmp_path, large, device=GPU).phases
+    assert (
+        on_cpu.prepare_s - 120.0 == pytest.approx(on_cpu.check_s - 60.0) == pytest.approx(100 * (on_gpu.check_s - 60.0))
+    )
+    assert 5.0 < on_cpu.check_s - 60.0 < 60.0
+    huge = combination(scenario=one_case(seq_len=2**20, head_dim=64))
+    assert only(tmp_path, huge).phases.check_s == 660.0
 
 
 def test_the_estimate_grows_with_cells_and_compiling_and_shrinks_with_gpus(tmp_path: Path) -> None:
@@ -517,6 +568,29 @@ def test_shards_hold_each_cell_once_and_whole_cases(tmp_path: Path, count: int) 
     for one in shards:
         places = [position[cell.id] for cell in one.cells]
         assert places == sorted(places)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 7, 8])
+def test_a_shard_has_its_part_of_every_axis(tmp_path: Path, count: int) -> None:
+    """Of mha_grid each part holds as many cases of any value of an axis as another has, but for a few."""
+    one = study("mha_grid")[1][0]
+    shards = [make(tmp_path, one, device=GPU, shard=(index, count)) for index in range(1, count + 1)]
+    held = [{cell.group: cell.payload["case"] for cell in one.cells} for one in shards]
+    assert {len(cases) for cases in held} <= {540 // count, -(-540 // count)}
+    for axis, values in {"batch_size": 3, "q_len": 5, "num_heads": 3, "head_dim": 3, "bias": 2, "direction": 2}.items():
+        counts = [Counter(case[axis] for case in cases.values()) for cases in held]
+        assert all(len(own) == values for own in counts)
+        fair = 540 / values / count
+        assert all(abs(number - fair) <= 4 for own in counts for number in own.values()), (axis, counts)
+
+
+def test_shards_do_not_depend_on_the_seed_or_on_the_order_typed(tmp_path: Path) -> None:
+    """Parts measured with different seeds, or by lines with the axes in another order, still hold the study."""
+    turned = one_case(batch_size=[4, 1], seq_len=[128, 32, 64])
+    seeded = make(tmp_path, combination(scenario=turned), seed=1, shard=(1, 2))
+    plain = make(tmp_path, shard=(1, 2))
+    assert {cell.group for cell in seeded.cells} == {cell.group for cell in plain.cells}
+    assert len(plain.cells) == 3
 
 
 def test_a_shard_does_not_move_when_cells_get_done(tmp_path: Path) -> None:

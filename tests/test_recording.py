@@ -377,3 +377,14 @@ def test_home_and_working_folder_never_stand_in_a_record(tmp_path: Path, monkeyp
     assert str(home) not in values["traceback"]
     assert 'File "impl.py", line 3' in values["traceback"]
     assert "'~/.cache/x' in . and ~/y, z.so: bad" in values["traceback"]
+
+
+def test_what_a_killed_sweep_was_writing_is_discarded(tmp_path: Path) -> None:
+    """Of these cells alone: whole records, logs and what another sweep is writing stay."""
+    cell, other = "fa2-eager-b1-0-01234567", "fa2-eager-b1-1-89abcdef"
+    stays = [f"{cell}.parquet", f"{cell}.log", f".{other}.parquet.12.tmp", f".{other}.rehearsal", ".hidden"]
+    goes = [f".{cell}.parquet.4194304.tmp", f".{cell}.rehearsal", f"..{cell}.rehearsal.7.tmp"]
+    for name in stays + goes:
+        (tmp_path / name).write_text("")
+    recording.discard_unfinished({cell}, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(stays)

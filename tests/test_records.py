@@ -188,6 +188,23 @@ def test_a_file_that_is_no_record_is_refused_by_its_path(tmp_path: Path) -> None
             records.read([tmp_path / f"{name}.parquet"])
 
 
+def test_a_flipped_bit_is_not_read_as_another_number(tmp_path: Path) -> None:
+    """The file is refused, wherever in the numbers it is; a few bits of the pages' headers alone have no checksum."""
+    path = tmp_path / "c.parquet"
+    samples = [0.1 * number for number in range(500)]
+    ok(samples_ms=samples).write(path)
+    good = path.read_bytes()
+    pages = len(good) - 8 - int.from_bytes(good[-8:-4], "little")
+    refused = wrong = 0
+    for at in range(4, pages, 11):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 1 << at % 8]) + good[at + 1 :])
+        try:
+            wrong += records.read([path])["samples_ms"].to_pylist() != [samples]
+        except RecordError:
+            refused += 1
+    assert refused > 100 * wrong
+
+
 def test_no_paths_make_an_empty_table() -> None:
     """The schema stands without rows."""
     assert records.read([]).schema == records.arrow_schema()

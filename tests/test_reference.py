@@ -279,7 +279,7 @@ def test_correct_implementations_pass_in_every_dtype(impl, shape, dtype, peaky):
     problem, framework = Case(**sizes, dtype=dtype, direction="fwd_bwd", **SHAPES[shape]), Torch(CPU)
     given = (inputs.make_peaky if peaky else inputs.make)(framework, problem, 1, "bhsd")
     function = CORRECT[impl]().prepare(problem, "cpu")
-    call = framework.differentiate(function, given.arguments, given.cotangent, "fwd_bwd")
+    call = framework.differentiate(function, given, "fwd_bwd")
     assert check.verify(framework, problem, given, call, OPTIONS, peaky=peaky)["check"] == "passed"
 
 

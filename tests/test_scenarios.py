@@ -137,6 +137,12 @@ def test_null_heads_and_dims_are_the_plain_ones() -> None:
         ({"_target_": "nosuch.module.f"}, "cannot be imported"),
         ({"_target_": "prefill"}, "must be package.module.function"),
         ({"_target_": "attnsweep.scenarios.OWN_KEYS"}, "is not a function"),
+        ({"_target_": ".x"}, "must be package.module.function, not '.x'"),
+        ({"_target_": None}, "_target_ must be given, as package.module.function"),
+        ({"_target_": "builtins.dict"}, "must take keyword-only parameters"),
+        ({"axis": ["seq_len"]}, "scenario.axis must be one of seq_len"),
+        ({"seq_len": 2**31}, "seq_len must be 2147483647 or less, not 2147483648"),
+        ({"seq_len": list(range(1, 400)), "head_dim": list(range(1, 400))}, "318402 cases; a sweep holds 100000"),
         ({"_target_": "attnsweep.scenarios.expand"}, "must take keyword-only parameters"),
     ],
 )
@@ -153,6 +159,33 @@ def test_a_missing_field_is_named() -> None:
     with pytest.raises(ConfigError, match="scenario mine: kv_len must be given"):
         scenarios.bind(short)
     assert scenarios.expand({**short, "kv_len": 64}, "full")[0].case.num_heads == 32
+
+
+@pytest.mark.parametrize("heads", [0, -4, "x", None])
+def test_tiny_heads_that_are_none_are_refused_by_name(heads: Any) -> None:
+    """Scaling key/value heads to them leaves the refusal to the case."""
+    with pytest.raises(ConfigError, match="num_heads must be a positive integer"):
+        cases("prefill", "tiny", num_kv_heads=8, tiny={"seq_len": 8, "num_heads": heads})
+
+
+def broken(*, seq_len: int) -> Case:
+    """A scenario with a bug."""
+    return Case(*[seq_len // 0] * 7)
+
+
+def caseless(*, seq_len: int) -> int:
+    """A scenario that makes no case."""
+    return seq_len
+
+
+def test_a_bug_in_a_users_scenario_is_said_with_its_place() -> None:
+    """The sentence names the function, the exception and the line."""
+    scenario = {"name": "mine", "_target_": f"{__name__}.broken", "axis": "seq_len", "seq_len": 8}
+    place = rf"{__name__}\.broken fails: ZeroDivisionError: .* \(.*test_scenarios\.py, line \d+\)"
+    with pytest.raises(ConfigError, match=rf"scenario mine: {place}"):
+        scenarios.expand(scenario, "full")
+    with pytest.raises(ConfigError, match="must return a Case, not 8"):
+        scenarios.expand({**scenario, "_target_": f"{__name__}.caseless"}, "full")
 
 
 def test_binding_calls_nothing() -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from attnsweep import cli, impls, scenarios
+from attnsweep import cli, impls, plan, scenarios
 from attnsweep.case import Case
 from attnsweep.compose import Combination
 from composing import study
+from processes import TESTS
 from sweeps import GPU
 
 
@@ -35,15 +38,15 @@ def modes(made: list[Combination]) -> set[str]:
 
 
 def test_flux_is_six_lengths_of_everything_that_is_not_for_decoding() -> None:
-    """Whatever of conf/impl an H200 can run on a Flux case in some compile mode is in it, in all three modes."""
+    """Whatever of conf/impl an H200 can run on a Flux case in some compile mode is in it, in all four modes."""
     made, everything = combinations("flux"), combinations("llm")
     flux = cases(made)
     assert sorted(case.q_len - 4096 for case in flux) == [128, 256, 320, 384, 448, 512]
     assert {(case.batch_size, case.num_heads, case.head_dim, case.dtype, case.causal) for case in flux} == {
         (1, 24, 128, "bf16", False)
     }
-    assert modes(made) == {"eager", "default", "max_autotune"}
-    assert len(made) == 3 * len(names(made))
+    assert modes(made) == {"eager", "default", "max_autotune", "jit"}
+    assert len(made) == 4 * len(names(made))
     able = {
         str(one.impl["name"])
         for one in everything
@@ -65,7 +68,7 @@ def test_llm_is_a_prompt_and_a_token_of_every_batch_size() -> None:
     }
     assert len(found) == 12
     assert {(case.num_heads, case.head_dim) for case in found} == {(32, 128)}
-    assert modes(made) == {"eager", "default"}
+    assert modes(made) == {"eager", "default", "jit"}
 
 
 def test_mha_grid_is_540_cases_of_which_its_blocks_vary_the_forward_ones() -> None:
@@ -79,6 +82,17 @@ def test_mha_grid_is_540_cases_of_which_its_blocks_vary_the_forward_ones() -> No
     assert len({one.variant for one in blocks}) == 9
 
 
+def test_mha_grid_is_in_jax_too() -> None:
+    """The same cases under jax.jit, and the forward ones with nine pairs of blocks in both forms of jax-flash-attn2."""
+    grid, blocks = combinations("mha_grid_jax"), combinations("mha_grid_jax_blocks")
+    assert cases(grid) == cases(combinations("mha_grid"))
+    assert cases(blocks) == {case for case in cases(grid) if case.direction == "fwd"}
+    assert modes(grid) == modes(blocks) == {"jit"}
+    assert {impls.framework(one.impl) for one in [*grid, *blocks]} == {"jax"}
+    assert {one.impl["env"]["variables"]["FLASH_ATTN_BLOCK_PTR"] for one in blocks} == {"0", "1"}
+    assert len({(one.impl["name"], one.variant) for one in blocks}) == 2 * 9
+
+
 def test_fusion_is_three_implementations_that_all_run_on_a_gpu() -> None:
     """128 to 32768 tokens by doubling; none of the three refuses a case."""
     made = combinations("fusion")
@@ -89,6 +103,23 @@ def test_fusion_is_three_implementations_that_all_run_on_a_gpu() -> None:
     }
     assert [str(one.impl["name"]) for one in made] == ["naive", "triton_fused_softmax", "triton_flash"]
     assert all(impls.why_unsupported(one.impl, case, GPU, one.compile) is None for one in made for case in found)
+
+
+STUDIES = ["flux", "llm", "mha_grid", "mha_grid_blocks", "mha_grid_jax", "mha_grid_jax_blocks", "fusion"]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_table_of_the_document_is_what_a_dry_run_plans(name: str, tmp_path: Path) -> None:
+    """Cases, cells that an H200 would run, and how many of them there are with one process each."""
+    text = (TESTS.parent / "docs" / "studies.md").read_text()
+    stated = re.search(rf"^\| `{name}` \|[^|]*\| (\d+) \| (\d+)(?: \(`timing=quick`: (\d+)\))? \|", text, re.MULTILINE)
+    assert stated is not None
+    settings, made = study(name)
+    planned = plan.make(replace(settings, dry_run=True, output_dir=str(tmp_path)), made, [GPU])
+    once = [cell for cell in planned.to_run if cell.columns["replicate"] == 0]
+    assert int(stated[1]) == len({cell.group for cell in planned.cells})
+    assert int(stated[2]) == len(planned.to_run)
+    assert stated[3] is None or int(stated[3]) == len(once)
 
 
 #: Of the studies that take all of conf/impl, what every test machine has: no environment is to be built here.

@@ -8,10 +8,11 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from attnsweep import devices, plan, pool, progress, recording, records, sweep
+from attnsweep import devices, environment, identity, plan, pool, progress, recording, records, sweep
 from attnsweep.compose import Combination
 from attnsweep.devices import Device
 from attnsweep.errors import AttnsweepError, ConfigError, Status
 from attnsweep.plan import Cell, Outcome, Plan
 from attnsweep.pool.ending import Ending
+from attnsweep.schema import PoolSettings
 from sweeps import (
     CPU,
     DEFAULT,
@@ -239,6 +241,114 @@ def test_a_launchers_job_may_be_one_that_nothing_can_do(tmp_path: Path, answered
     assert len(rows(tmp_path)) == 6
 
 
+# Resume by identity
+
+
+def test_rerun_replaces_exactly_the_records_with_these_statuses_and_force_all(
+    tmp_path: Path, answered: Answered
+) -> None:
+    """Under the same ids; the others are not touched, not even written again."""
+    statuses = [Status.CRASHED, Status.OK, Status.TIMEOUT, Status.OOM, Status.ERROR, Status.INCORRECT]
+    ends = iter(statuses)
+    answered(lambda cell: ending(measured() if (one := next(ends)) is Status.OK else failed(one)))
+    run(tmp_path)
+    before = files(tmp_path)
+    wanted = {row["cell_id"] for row in rows(tmp_path) if row["status"] in ("crashed", "timeout", "error")}
+    again = answered(lambda cell: ending(measured(0.25)))
+    run(tmp_path, rerun=("crashed", "timeout", "error"))
+    after = files(tmp_path)
+    assert set(again.ran) == wanted
+    assert len(wanted) == 3
+    assert {one for one in after if after[one] != before[one]} == wanted
+    assert set(after) == set(before)
+    forced = answered(lambda cell: ending(measured(0.125)))
+    run(tmp_path, force=True)
+    assert set(forced.ran) == set(files(tmp_path)) == set(before)
+    assert {row["latency_ms"] for row in rows(tmp_path)} == {0.125}
+
+
+def files(tmp_path: Path) -> dict[str, bytes]:
+    """What each record's file holds, by cell."""
+    return {path.stem: path.read_bytes() for path in (tmp_path / "s" / "cells").glob("*.parquet")}
+
+
+OURS: dict[str, Any] = {
+    "_target_": "attnsweep.impls.FunctionAttention",
+    "function": "attnsweep.kernels.flash.attention",
+    "arguments": {"is_causal": "causal"},
+    "distribution": "torch",
+}
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of our kernels' source that counts as theirs."""
+    folder = tmp_path / "attnsweep" / "kernels"
+    shutil.copytree(Path(identity.__file__).with_name("kernels"), folder)
+    monkeypatch.setattr(identity, "__file__", str(folder.with_name("identity.py")))
+    identity.kernels_digest.cache_clear()
+    yield folder
+    identity.kernels_digest.cache_clear()
+
+
+@pytest.mark.parametrize("changed", ["the library's version", "a kernel's source", "the GPU's name"])
+def test_what_another_measurement_would_be_makes_new_cells(
+    tmp_path: Path, answered: Answered, monkeypatch: pytest.MonkeyPatch, source: Path, changed: str
+) -> None:
+    """All are measured again, under ids of their own, and the old records stay as they are."""
+    gpu = GPU
+    answered(ok)
+    monkeypatch.setattr(devices, "find", lambda kind, gpus: [gpu])
+    one = combination("ours", impl=impl("ours", **OURS))
+    assert run(tmp_path, one) == 0
+    before = files(tmp_path)
+    same = answered(ok)
+    monkeypatch.setattr(devices, "find", lambda kind, gpus: [gpu])
+    assert run(tmp_path, one) == 0
+    assert same.ran == []
+    if changed == "the library's version":
+        monkeypatch.setattr(environment, "own_version", lambda name: {"torch": "99.0"}[name])
+    elif changed == "a kernel's source":
+        (source / "blocks.py").write_bytes((source / "blocks.py").read_bytes() + b"# one more line\n")
+        identity.kernels_digest.cache_clear()
+    else:
+        gpu = replace(GPU, name="NVIDIA H100 80GB HBM3")
+    assert run(tmp_path, one) == 0
+    assert len(same.ran) == len(before) == 6
+    after = files(tmp_path)
+    assert set(after) == set(before) | set(same.ran)
+    assert len(after) == 12
+    assert before.items() <= after.items()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"gpus": [0]},
+        {"shard": (2, 3)},
+        {"study": "flux"},
+        {"isolation": "spawn"},
+        {"pool": PoolSettings(timeout_s=3.0, grace_s=1.0)},
+        {"name": "other"},
+        {"output_dir": "elsewhere"},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_where_and_how_a_sweep_runs_makes_no_new_cells(
+    tmp_path: Path, answered: Answered, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
+) -> None:
+    """What has a record is done; a folder that was moved goes on under its new name."""
+    monkeypatch.chdir(tmp_path)
+    answered(ok)
+    assert run(tmp_path) == 0
+    fake = answered(ok)
+    there = replace(settings(tmp_path), **changed)
+    (tmp_path / "elsewhere").mkdir()
+    os.rename(tmp_path / "s", Path(there.output_dir) / there.name)
+    assert sweep.run(there, [combination()]) == 0
+    assert fake.ran == []
+
+
 # Trouble
 
 
@@ -306,9 +416,9 @@ def test_the_first_record_that_cannot_be_written_ends_the_sweep(
     assert run(tmp_path, force=forced) == 1
     done = len(rows(tmp_path))
     assert len(fake.ran) == done + 1 < 6
-    out = capsys.readouterr().out
-    assert out.count("No space left on device") == 1
-    assert "    attnsweep impl=naive name=s\n" in out
+    said = capsys.readouterr()
+    assert re.fullmatch(r"attnsweep: the record of \S+ could not be written: No space left on device\n", said.err)
+    assert "    attnsweep impl=naive name=s\n" in said.out
     monkeypatch.undo()
     assert len(plan.make(settings(tmp_path), [combination()], [CPU]).open) == 6 - done
 
@@ -325,7 +435,7 @@ def test_an_unsupported_record_that_cannot_be_written_ends_the_sweep_before_any_
     monkeypatch.setattr(recording, "write_unsupported", full)
     assert run(tmp_path, combination("a"), combination("b", impl=impl("b", supports={"dtypes": ["bf16"]}))) == 1
     assert fake.ran == []
-    assert "No space left on device" in capsys.readouterr().out
+    assert "No space left on device" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

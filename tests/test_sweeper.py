@@ -99,7 +99,7 @@ def test_a_field_is_set_whether_the_yaml_has_it_or_not(sign: str) -> None:
             "gpus=0,2: only impl, scenario, compile, timing and fields below them can be swept; a list is "
             "written in brackets, gpus=[0,2]",
         ),
-        ("name=a,b", "name=[a,b]"),
+        ("name=a,b", "name takes one value"),
         ("seed=range(0,3)", "only impl, scenario"),
         ("study=a,b", "only impl, scenario"),
         ("study=[a,b]", "study takes the name of one study"),
@@ -134,14 +134,32 @@ def test_only_what_is_measured_can_be_swept(line: str, said: str) -> None:
         ("scenario.seq_len=range(3,1)", "this range is empty"),
         ("scenario.seq_len=range(1,3,0)", "this range never ends"),
         ("scenario.seq_len=range(1,inf)", "this range never ends"),
-        ("a b=c", "is not an override of the form key=value"),
-        ("impl", "is not an override of the form key=value"),
-        ("impl=[fa2", "is not an override of the form key=value"),
+        ("scenario.seq_len=range(1,1000000)", "this range has more than 100000 values"),
+        ("scenario.seq_len=range(0,1e400)", "this range never ends"),
+        ("scenario.seq_len=range(1,400) scenario.q", "is not of the form key=value"),
+        ("=3", "there is no key before the ="),
+        ("+seed=3", "seed is there already; write it without the +"),
+        ("study.x=1", "study takes the name of one study"),
+        ("study=${seed}", "study takes the name of one study"),
+        ("impl.x='a", "a quote is not closed"),
+        ("impl.x=[1,,2]", "it cannot be read from [1,, on"),
+        ("impl.x=1,,2", "',' is out of place"),
+        ("impl.x=choice()", "choice(): empty choice is not legal"),
+        ("hydra.verbose=true", "--info all shows"),
+        ("a b=c", "is not of the form key=value"),
+        ("impl", "is not of the form key=value"),
+        ("impl=[fa2", "is not of the form key=value"),
     ],
 )
 def test_a_mistake_is_one_sentence(line: str, said: str) -> None:
     """The nearest and all choices, in one line."""
     assert said in refused("impl=fa2", line)
+
+
+def test_more_combinations_than_a_sweep_holds_are_refused() -> None:
+    """Two ranges that are fine alone make more jobs than anyone waits for."""
+    said = refused("impl=fa2", "scenario.seq_len=range(0,400)", "scenario.head_dim=range(0,400)")
+    assert said == "this makes 160000 combinations; a sweep holds 100000 at most"
 
 
 def test_no_implementation_lists_them_and_suggests_the_quickstart() -> None:

@@ -124,6 +124,7 @@ def markdown() -> str:
     claims = _claims(found, reasons)
     together = _together(found)
     compiled = ", ".join(f"`{name}`" for name, impl in found.items() if compile_mode(impl, H200) != "eager")
+    half = ", ".join(f"`{name}`" for name, impl in found.items() if _plain(impl)["dtype"] == "fp16")
     decoding = ", ".join(f"`{name}`" for name, impl in found.items() if _plain(impl)["queries"] == "one")
     return "\n".join(
         [
@@ -144,7 +145,8 @@ def markdown() -> str:
             f"{TOKENS} queries and keys. GQA is 8 heads on 2, decode one query, ragged {TOKENS - _RAGGED} queries and",
             "keys, a window a quarter of the keys on a side. Compiled, because eager is refused:",
             f"{compiled}. Asked with one query, because they are for decoding:",
-            f"{decoding}.",
+            f"{decoding}. Asked in fp16, because they take no bf16:",
+            f"{half}.",
             "",
             to_markdown(claims),
             *(f"{mark}. {reason}" for reason, mark in reasons.items()),
@@ -160,9 +162,11 @@ def _files() -> list[Path]:
 
 
 def _plain(impl: dict[str, Any]) -> dict[str, Any]:
-    """What a question changes: for an implementation that takes few queries only, one query."""
-    few = (impl.get("supports") or {}).get("q_len_max") is not None
-    return {**_PLAIN, "queries": "one"} if few else _PLAIN
+    """What a question changes: one query for an implementation that takes few only, its first dtype if not bf16."""
+    rules = impl.get("supports") or {}
+    queries = _PLAIN["queries"] if rules.get("q_len_max") is None else "one"
+    dtypes = rules.get("dtypes") or [_PLAIN["dtype"]]
+    return {**_PLAIN, "queries": queries, "dtype": _PLAIN["dtype"] if _PLAIN["dtype"] in dtypes else dtypes[0]}
 
 
 def _case(fields: dict[str, Any], tokens: int) -> Case:
@@ -182,18 +186,23 @@ def _libraries(found: dict[str, dict[str, Any]]) -> Table:
         impl = found.get(path.stem)
         if impl is None:
             continue
-        package = impl.get("pip") or impl["distribution"]
+        env = impl.get("env") or {}
+        by_uv = env.get("requirements") is not None
         rows.append(
             (
                 Cell(path.stem, code=True),
                 Cell(_said(path)),
                 Cell(impl.get("function", "-")),
                 Cell(impl["distribution"]),
-                Cell(f"pip install {package}", code=True),
+                Cell("uv, in an environment of its own") if by_uv else Cell(_pip(impl), code=True),
             )
         )
     titles = ("implementation", "what it is", "function", "distribution", "how to get it")
     return Table("What they are", (), tuple(Column(title) for title in titles), tuple(rows))
+
+
+def _pip(impl: dict[str, Any]) -> str:
+    return f"pip install {impl.get('pip') or impl['distribution']}"
 
 
 def _said(path: Path) -> str:

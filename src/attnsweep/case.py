@@ -15,6 +15,19 @@ DTYPES = {"fp32": 4, "bf16": 2, "fp16": 2}
 DIRECTIONS = ("fwd", "bwd", "fwd_bwd")
 BIASES = ("none", "dense")
 
+#: What a 32-bit index reaches, as many kernels have; and bytes that a 64-bit size can say.
+MOST = 2**31 - 1
+_MOST_BYTES = 2**63 - 1
+
+
+def size(field: str, value: Any) -> int:
+    """The value of a field, if it can be the size of something; raises ConfigError."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{field} must be a positive integer, not {value!r}")
+    if value > MOST:
+        raise ConfigError(f"{field} must be {MOST} or less, not {value}")
+    return value
+
 
 @dataclass(frozen=True)
 class Case:
@@ -43,9 +56,7 @@ class Case:
 
     def __post_init__(self) -> None:
         for field in ("batch_size", "q_len", "kv_len", "num_heads", "num_kv_heads", "head_dim", "head_dim_v"):
-            value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"{field} must be a positive integer, not {value!r}")
+            size(field, getattr(self, field))
         if not isinstance(self.causal, bool):
             raise ConfigError(f"causal must be true or false, not {self.causal!r}")
         if self.window is not None:
@@ -54,6 +65,8 @@ class Case:
                 raise ConfigError(f"window must be [left, right] or null, not {window!r}")
             if any(not isinstance(side, int) or isinstance(side, bool) or side < -1 for side in window):
                 raise ConfigError(f"window must hold two integers of -1 (unbounded) or more, not {window!r}")
+            if max(window) > MOST:
+                raise ConfigError(f"window must hold integers up to {MOST}, not {window!r}")
             object.__setattr__(self, "window", (window[0], window[1]))
         for field, choices in (("bias", BIASES), ("dtype", tuple(DTYPES)), ("direction", DIRECTIONS)):
             if getattr(self, field) not in choices:
@@ -65,6 +78,14 @@ class Case:
                 f"a causal mask or a window needs q_len ({self.q_len}) <= kv_len ({self.kv_len}): the first "
                 "queries would see no key"
             )
+        if self.batch_size * self._most_elements * max(DTYPES.values()) > _MOST_BYTES:
+            raise ConfigError(f"this problem is too large: its tensors or scores exceed {_MOST_BYTES} bytes")
+
+    @property
+    def _most_elements(self) -> int:
+        """Elements, for one batch entry, of the largest of queries and output, keys and values, and scores."""
+        widest = max(self.head_dim, self.head_dim_v)
+        return self.num_heads * max(self.q_len * widest, self.kv_len * widest, self.q_len * self.kv_len)
 
     @property
     def scale(self) -> float:

@@ -68,6 +68,23 @@ def verify(
     for name, result in zip(names(case.direction), results):
         _check_form(framework, case, inputs.layout, name, result)
     results = tuple(result if inputs.layout == "bhsd" else framework.swap(result, 1, 2) for result in results)
+    with framework.exact():
+        columns, failures = _judge(framework, case, inputs, results, options, precision, peaky)
+    if failures:
+        raise Incorrect("; ".join(failures), {**columns, "check": "failed"})
+    return {**columns, "check": "passed"}
+
+
+def _judge(
+    framework: Framework,
+    case: Case,
+    inputs: Inputs,
+    results: tuple[Array, ...],
+    options: dict[str, Any],
+    precision: dict[str, Any] | None,
+    peaky: bool,
+) -> tuple[dict[str, Any], list[str]]:
+    """The error columns of results in the layout bhsd, and what is wrong with them."""
     truth = reference.compute(framework, case, inputs, reference.REFERENCE_DTYPE[case.dtype])
     plain = reference.compute(framework, case, inputs, case.dtype)
     spread = _score_rounding(framework, case, inputs)
@@ -88,9 +105,7 @@ def verify(
             reason = compared.beyond(name, factor, spread, 1 if peaky else _MOST_BLOCKS)
         if reason:
             failures.append(reason)
-    if failures:
-        raise Incorrect("; ".join(failures), {**columns, "check": "failed"})
-    return {**columns, "check": "passed"}
+    return columns, failures
 
 
 def verify_again(

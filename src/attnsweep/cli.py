@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
 from attnsweep.errors import ConfigError
 
@@ -18,17 +23,40 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `attnsweep` with `argv`; returns the exit code: the sweep's, 2 for a mistake, 130 for Ctrl-C.
+    """Run `attnsweep` with `argv`; returns the exit code: the sweep's, 2 for a mistake, 130 for Ctrl-C, 143 for
+    SIGTERM, 129 for SIGHUP.
 
     Raises SystemExit(0) where Hydra prints help.
 
     HYDRA_FULL_ERROR=1 in the environment shows the traceback of a mistake.
     """
     try:
-        return _main(list(sys.argv[1:] if argv is None else argv))
+        with _interrupting():
+            return _main(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt as interrupt:
         # Ctrl-C, importing included; or a task of another launcher whose sweep a signal ended, with its exit code
         return int(interrupt.args[0]) if interrupt.args else 130
+
+
+@contextmanager
+def _interrupting() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise KeyboardInterrupt meanwhile, as SIGINT does: what is being built or asked is ended too.
+
+    One that is ignored, or that somebody else handles, is left alone.
+    """
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(128 + number)
+
+    main_thread = threading.current_thread() is threading.main_thread()
+    ours = [one for one in (signal.SIGTERM, signal.SIGHUP) if main_thread and signal.getsignal(one) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _main(argv: list[str]) -> int:
@@ -42,7 +70,7 @@ def _main(argv: list[str]) -> int:
     from yaml import YAMLError
 
     from attnsweep import launching
-    from attnsweep.messages import sentence
+    from attnsweep.messages import PLAIN, of_hydra, sentence
 
     launching.exit_codes.clear()
     launching.command_pid = os.getpid()
@@ -51,7 +79,9 @@ def _main(argv: list[str]) -> int:
     os.environ[FULL_ERROR] = "1"
     try:
         _hydra(argv)
-    except (HydraException, OmegaConfBaseException, YAMLError, ConfigError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ConfigError, *PLAIN) as error:
+        if isinstance(error, PLAIN) and not of_hydra(error):
+            raise
         if wanted == "1":
             import traceback
 
@@ -88,6 +118,7 @@ def _hydra(argv: Sequence[str]) -> None:
     from attnsweep import conf_path
 
     parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]  # argparse would print its usage and exit
     # Intermixed: `impl=a -m scenario=b` is understood, which Hydra's own parsing refuses.
     args, unknown = parser.parse_known_intermixed_args(argv)
     if unknown:
@@ -99,13 +130,20 @@ def _hydra(argv: Sequence[str]) -> None:
     args.config_dir = None  # it is among `folders` now, ahead of those of the environment
     _arrange(args)
     version.setbase("1.3")
-    _run_hydra(
-        args=args,
-        args_parser=parser,
-        task_function=task,
-        config_path=str(conf_path.conf_folder()),
-        config_name="config",
-    )
+    with warnings.catch_warnings():
+        # A folder that is not there, or a setting without effect: a mistake, if Hydra only warns of it
+        warnings.filterwarnings("error", category=UserWarning, module=r"hydra\.")
+        _run_hydra(
+            args=args,
+            args_parser=parser,
+            task_function=task,
+            config_path=str(conf_path.conf_folder()),
+            config_name="config",
+        )
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(f"{message}; attnsweep -h says which flags there are")
 
 
 def _arrange(args: argparse.Namespace) -> None:

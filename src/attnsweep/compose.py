@@ -143,6 +143,8 @@ class _Composer:
 
         key = (id(section), lines)  # sections live as long as the composer: in its trees
         if key not in self.overridden:
+            for line in self.parse(lines):
+                _refuse_within(line, {group: section})
             root = OmegaConf.create({group: section})
             OmegaConf.set_struct(root, True)
             self.loader._apply_overrides_to_config(self.parse(lines), root)
@@ -263,6 +265,10 @@ def _combination(
         if not isinstance(section, dict):
             raise ConfigError(f"{group}={choices.get(group)} must be a YAML of fields, not {section!r}")
         sections[group] = {"name": choices.get(group), **section}
+        schema.plain(sections[group], group)
+        name = sections[group]["name"]
+        if not isinstance(name, str) or not name or not name.isprintable():
+            raise ConfigError(f"{group}.name must be text of printable characters, not {name!r}")
 
     def checked(group: str, bind: Callable[[Mapping[str, Any]], Any]) -> dict[str, Any]:
         key = f"{group} {sections[group]!r}"
@@ -289,6 +295,18 @@ def _combination(
         choices={group: choices.get(group) for group in (*GROUPS, "study")},
         overrides=overrides,
     )
+
+
+def _refuse_within(override: Override, values: Any) -> None:
+    """Raise ConfigError for an override of a part of a list or of one value: such a field is given whole."""
+    *above, _ = override.key_or_group.split(".")
+    for depth, part in enumerate(above, 1):
+        values = values.get(part, {})
+        if values is not None and not isinstance(values, Mapping):
+            path = ".".join(above[:depth])
+            kind = "a list" if isinstance(values, (list, tuple)) else "one value"
+            raise ConfigError(f"there is no key {override.key_or_group}: {path} is {kind}; write {path}=...")
+        values = values or {}
 
 
 def _top(override: Override) -> str:

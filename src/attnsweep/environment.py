@@ -92,7 +92,7 @@ def foreign_versions(python: str, variables: Mapping[str, str], distributions: I
     except json.JSONDecodeError:
         lines = answer.stderr.strip().splitlines()
         raise ConfigError(
-            f"env.python: {python} is not a working Python: {lines[-1] if lines else 'it said nothing'}"
+            f"env.python: {python} is not a working Python: {lines[-1][:100] if lines else 'it said nothing'}"
         ) from None
     if not isinstance(found, dict) or set(found) != set(names):
         raise ConfigError(f"env.python: {python} is not a working Python: it answered {answer.stdout[:80]!r}")

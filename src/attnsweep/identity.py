@@ -108,7 +108,7 @@ def command(
     values = {**{f"scenario.{key}": value for key, value in fields.items()}, **pins}
     # A key that was added with + must be added again
     added = {key: typed for typed in overrides if (key := typed.partition("=")[0].lstrip("+")) in values}
-    words = [f"{group}={option}" for group, option in choices.items() if option is not None]
+    words = [f"{group}={literal(option)}" for group, option in choices.items() if option is not None]
     words += [text for text in overrides if text not in added.values()]
     for key, value in values.items():
         plus = "+" * (len(added.get(key, "")) - len(added.get(key, "").lstrip("+")))

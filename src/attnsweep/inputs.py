@@ -26,11 +26,12 @@ _GOLDEN = 0x9E3779B9
 _SECOND = 0x85EBCA6B
 
 
-@dataclass(frozen=True)
+@dataclass
 class Inputs:
     """q (B, Sq, H, D), k (B, Skv, Hkv, D), v (B, Skv, Hkv, Dv) and cotangent (B, Sq, H, Dv) in the layout asked for.
 
     `bias` is (1, H, Sq, Skv) or None; `cotangent` is None for a forward pass. All in the case's dtype.
+    Calls are made on them, and see what `replace` puts here.
     """
 
     q: Array
@@ -79,15 +80,14 @@ def make_peaky(framework: Framework, case: Case, seed: int, layout: str = "bshd"
 
 
 def replace(framework: Framework, given: Inputs, fresh: Inputs, direction: str) -> None:
-    """Put other values into the memory of inputs that are in use; for `bwd` into the incoming gradient alone.
+    """Put other values into inputs that are in use, into their memory where the framework can write there; for `bwd`
+    into the incoming gradient alone.
 
     A backward pass runs over the graph of one forward pass, whose q, k and v must stay.
     """
-    if direction != "bwd":
-        for old, new in zip(given.arguments, fresh.arguments):
-            framework.overwrite(old, new)
-    if given.cotangent is not None:
-        framework.overwrite(given.cotangent, fresh.cotangent)
+    for name in ("cotangent",) if direction == "bwd" else ("q", "k", "v", "bias", "cotangent"):
+        if getattr(given, name) is not None:
+            setattr(given, name, framework.overwrite(getattr(given, name), getattr(fresh, name)))
 
 
 def near_normal(framework: Framework, shape: tuple[int, ...], dtype: str, seed: int, tensor: str) -> Array:

@@ -10,12 +10,8 @@ from typing import Any
 
 from attnsweep import environment, impls, uvenv
 from attnsweep.errors import ConfigError
+from attnsweep.frameworks import PRELOAD, PRELOAD_COMPILE
 from attnsweep.uvenv import Recipe
-
-#: What a zygote imports before its first fork, by framework, and what an environment of requirements holds beside
-#: those; and the compiler, where it compiles.
-_PRELOAD = {"torch": ("numpy", "torch"), "jax": ("numpy", "jax")}
-_COMPILER = ("torch._dynamo", "torch._inductor.compile_fx", "torch._inductor.codecache")
 
 
 @dataclass(frozen=True)
@@ -61,6 +57,8 @@ def host(impl: Mapping[str, Any], isolation: str) -> Host:
     for key, value in variables.items():
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             raise ConfigError(f"impl {impl['name']}: env.variables.{key} must be text or a number, not {value!r}")
+        if not key or "=" in key or "\0" in f"{key}{value}":
+            raise ConfigError(f"impl {impl['name']}: env.variables has {key!r}, which no environment can hold")
     python = env.get("python")
     if python is not None and not isinstance(python, str):
         raise ConfigError(f"impl {impl['name']}: env.python must be an interpreter's path, not {python!r}")
@@ -86,17 +84,19 @@ def _recipe(impl: Mapping[str, Any], framework: str) -> Recipe | None:
             raise ConfigError(f"impl {impl['name']}: env.python_version goes with env.requirements, which is not given")
         return None
     if env.get("python") is not None:
-        raise ConfigError(f"impl {impl['name']}: env.python and env.requirements exclude each other")
-    return uvenv.recipe([*requirements, *_PRELOAD.get(framework, ())], python_version)
+        raise ConfigError(
+            f"impl {impl['name']}: env.python and env.requirements exclude each other; null takes the place of either"
+        )
+    return uvenv.recipe([*requirements, *PRELOAD[framework]], python_version)
 
 
 def interpreter(where: Host, compiles: bool) -> Interpreter:
     """The interpreter with its preload list: the framework, and its compiler where a cell there compiles."""
     preload: tuple[str, ...] = ()
     if not where.spawn:
-        preload = _PRELOAD.get(where.framework, ())
-        if compiles and where.framework == "torch":
-            preload += _COMPILER
+        preload = PRELOAD[where.framework]
+        if compiles:
+            preload += PRELOAD_COMPILE[where.framework]
     return Interpreter(where.python, where.variables, preload, where.own, where.recipe, where.missing)
 
 

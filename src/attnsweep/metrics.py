@@ -182,8 +182,13 @@ def peak(device_name: str | None, sm_count: int | None = None) -> Peak | None:
 _SMALL_S, _ROUND_FLOPS, _ROUND_BYTES = 1e-4, 1e15, 4e12
 
 
-def primary_timer(case: Case) -> str:
-    """The timer that ranks this case on a GPU, `graph` or `events`: it belongs to the case, not to a GPU or a row."""
+def primary_timer(case: Case, device_events: bool = True) -> str:
+    """The timer that ranks this case on a GPU, `graph` or `events`: it belongs to the case, not to a GPU or a row.
+
+    `kernel` where the framework has no events: the only one that sees its kernels.
+    """
+    if not device_events:
+        return "kernel"
     seconds = max(flops(case) / _ROUND_FLOPS, bytes_moved(case) / _ROUND_BYTES)
     return "graph" if seconds < _SMALL_S else "events"
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attnsweep.errors import ConfigError
-from attnsweep.schema import SETTINGS, check_key, nearest, top_key
+from attnsweep.schema import MOST_JOBS, SETTINGS, check_key, is_utf8, nearest, top_key
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 #: What may be swept: these groups, and the fields below them.
 GROUPS = ("impl", "scenario", "compile", "timing")
 
+#: Settings that hold a list.
+LISTS = ("gpus", "rerun")
+
 SWEEPABLE = "only impl, scenario, compile, timing and fields below them can be swept"
+
+#: Settings of Hydra's that have no effect, or a bad one.
+_HYDRAS = {
+    "hydra.mode": "every call is a sweep, also of one combination",
+    "hydra.verbose": "Hydra logs nothing here; --info all shows how a configuration is put together",
+}
 
 #: Given a group, the names of its options.
 Options = Callable[[str], list[str]]
@@ -35,34 +44,65 @@ def parse(lines: Sequence[str]) -> list[Override]:
     parser = OverridesParser.create()
     parsed = []
     for line in lines:
+        if not is_utf8(line):
+            raise ConfigError(f"{line!r} is no UTF-8 text")
         try:
             override = parser.parse_override(line)
         except HydraException as error:
-            reason = str(error).splitlines()[0].rstrip(".")
-            raise ConfigError(f"{line!r} is not an override of the form key=value: {reason}") from None
+            raise ConfigError(f"{line!r} is not of the form key=value: {ungrammatical(str(error))}") from None
         check(override)
         parsed.append(override)
     return parsed
+
+
+#: What the grammar's parser says, and what that means to whoever typed it.
+_UNGRAMMATICAL = (
+    (r"""token recognition error at: '["'].*'""", "a quote is not closed"),
+    (r"token recognition error at: '(.*)'", "\\1 must stand in quotes, in a shell as \"KEY='VALUE'\""),
+    (r"missing EQUAL at .*", "the = is missing"),
+    (r"(mismatched|extraneous) input '<EOF>'.*", "something is missing at its end"),
+    (r"(?:mismatched|extraneous) input ('.*?') expecting.*", r"\1 is out of place"),
+    (r"no viable alternative at input '(.*)'", r"it cannot be read from \1 on"),
+    (r"\w+ while evaluating '(.*)': (.*)", r"\1: \2"),
+)
+
+
+def ungrammatical(said: str) -> str:
+    """What the parser of overrides and interpolations said, without the names of its tokens."""
+    first = said.splitlines()[0].rstrip(".")
+    for pattern, meaning in _UNGRAMMATICAL:
+        if re.fullmatch(pattern, first):
+            return re.sub(pattern, meaning, first)
+    return first
 
 
 def check(override: Override) -> None:
     """Raise ConfigError for an override that attnsweep does not take, whatever the groups hold."""
     key, line = override.key_or_group, override.input_line
     if override.is_hydra_override():
+        if key in _HYDRAS:
+            raise ConfigError(f"{line}: {_HYDRAS[key]}")
         return
     if override.is_delete():
         raise ConfigError(f"{line}: nothing can be deleted on the command line; write {key}=null for none")
     top = key.split(".")[0]
     if override.package is not None:
         raise ConfigError(f"{line}: a group's package cannot be chosen; write {top}=OPTION")
+    if not key:
+        raise ConfigError(f"{line!r} is not of the form key=value: there is no key before the =")
     top_key(top, (*GROUPS, "study", *SETTINGS), (line or key).lstrip("+"))
     if top not in GROUPS and override.is_sweep_override():
         value = line.partition("=")[2] if line else ""
-        raise ConfigError(f"{line}: {SWEEPABLE}; a list is written in brackets, {key}=[{value}]")
+        way = f"a list is written in brackets, {key}=[{value}]" if key in LISTS else f"{key} takes one value"
+        raise ConfigError(f"{line}: {SWEEPABLE}; {way}")
+    if top not in GROUPS and override.is_add():
+        raise ConfigError(f"{line}: {key} is there already; write it without the +")
     if top in SETTINGS:
         check_key(key)
-    if key == "study" and not isinstance(override.value(), str | None):
-        raise ConfigError(f"{line}: study takes the name of one study")
+    if top == "study":
+        name = override.value()
+        if key != top or not isinstance(name, str) or "${" in name:
+            raise ConfigError(f"{line}: study takes the name of one study; without study= there is none")
 
 
 def deferred(override: Override) -> str:
@@ -124,7 +164,7 @@ def expand(lines: Sequence[str], options: Options, chosen: Mapping[str, str | No
     for override in parse(lines):
         key = override.key_or_group
         if key in GROUPS:
-            choices[key] = [f"{key}={one}" for one in _options(override, options(key))]
+            choices[key] = [f"{key}={literal(one)}" for one in _options(override, options(key))]
         elif key.split(".")[0] in GROUPS:
             choices[key] = [f"++{key}={one}" for one in _field_values(override)]
         else:
@@ -134,6 +174,9 @@ def expand(lines: Sequence[str], options: Options, chosen: Mapping[str, str | No
             f"which implementation? Say impl= and one or more of {', '.join(options('impl'))}; "
             "or try attnsweep study=quickstart"
         )
+    size = math.prod(len(values) for values in choices.values())
+    if size > MOST_JOBS:
+        raise ConfigError(f"this makes {size} combinations; a sweep holds {MOST_JOBS} at most")
     return [list(job) for job in itertools.product(*choices.values())]
 
 
@@ -158,9 +201,8 @@ def _options(override: Override, available: list[str]) -> list[str]:
         if isinstance(name, dict):
             raise ConfigError(f"{line}: {key} takes an option's name; a field is {key}.FIELD=VALUE")
         if name not in available:
-            raise ConfigError(
-                f"there is no {key} {name!r}{nearest(name, available)}; the choices are {', '.join(available)}"
-            )
+            near = f" (did you mean {key}='{name}', in quotes?)" if str(name) in available else nearest(name, available)
+            raise ConfigError(f"there is no {key} {name!r}{near}; the choices are {', '.join(available)}")
     return list(dict.fromkeys(names))
 
 
@@ -182,8 +224,13 @@ def _field_values(override: Override) -> list[str]:
         raise ConfigError(
             f"{line}: only values that can be counted are swept; write {key}=1,2,3, choice(...) or range(...)"
         )
-    if isinstance(value, RangeSweep) and not _finite(value):
-        raise ConfigError(f"{line}: this range never ends")
+    if isinstance(value, RangeSweep):
+        if not _finite(value):
+            raise ConfigError(f"{line}: this range never ends")
+        assert value.start is not None
+        assert value.stop is not None
+        if (value.stop - value.start) // value.step > MOST_JOBS:
+            raise ConfigError(f"{line}: this range has more than {MOST_JOBS} values")
     values = list(dict.fromkeys(override.sweep_string_iterator()))
     if not values:
         raise ConfigError(f"{line}: this range is empty")
@@ -191,8 +238,8 @@ def _field_values(override: Override) -> list[str]:
 
 
 def _finite(value: Any) -> bool:
-    step = float(value.step)
-    return step != 0 and all(math.isfinite(float(one)) for one in (value.start, value.stop, step))
+    given = (value.start, value.stop, value.step)
+    return value.step != 0 and all(isinstance(one, int) or math.isfinite(one) for one in given)
 
 
 def _value(override: Override) -> str:

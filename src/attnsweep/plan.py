@@ -7,25 +7,25 @@ import os
 import random
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnsweep import conf_path, environment, identity, impls, metrics, records, scenarios
+from attnsweep import conf_path, environment, identity, impls, limits, metrics, records, scenarios
 from attnsweep.devices import Device
-from attnsweep.errors import ConfigError, Status
+from attnsweep.errors import ConfigError, RecordError, Status
+from attnsweep.frameworks import DEVICE_EVENTS
 from attnsweep.interpreters import Host, Interpreter, build, host, interpreter, versions
-from attnsweep.schema import Check
+from attnsweep.schema import MOST_JOBS, Check
 
 if TYPE_CHECKING:
     from attnsweep.compose import Combination
     from attnsweep.scenarios import Problem
     from attnsweep.schema import Settings
 
-#: Seconds: a cell's deadline beside its sampling; and what a cell takes beside its samples (process, inputs, check) and
-#: compiling.
-_DEADLINE_S = {"eager": 120.0, "compile": 300.0, "max_autotune": 900.0}
+#: Seconds: what a cell takes for compiling; and beside that and its samples (process, inputs, check).
 _COMPILE_S = {"eager": 0.0, "compile": 5.0, "max_autotune": 40.0}
 _BESIDE_S = {"cuda": 1.0, "cpu": 0.7}
 
@@ -35,7 +35,8 @@ class Cell:
     """One isolated process to be: what the worker gets, what its record already knows, and where it runs.
 
     `payload` is the worker's JSON; `columns` are record columns known before it runs; `unsupported` is why it
-    never needs to run; cells of one `group` (a case) run on the same slot, in order.
+    never needs to run; cells of one `group` (a case) run on the same slot, in order. `timeout_s` is the whole deadline,
+    `phases` are those within it.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Cell:
     timeout_s: float
     unsupported: str | None
     group: str
+    phases: limits.Phases = limits.UNBOUNDED
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Plan:
     """A sweep before it runs.
 
     `cells` are all of them in running order; `done` are the outcomes of those that have a record and need no
-    other, by id.
+    other, by id; `damaged` says of what stands in the place of a record why it is none.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Plan:
     devices: tuple[Device, ...]
     cells: tuple[Cell, ...]
     done: dict[str, Outcome]
+    damaged: tuple[str, ...] = ()
 
     @property
     def open(self) -> tuple[Cell, ...]:
@@ -101,7 +104,7 @@ class Plan:
         seconds = sum(
             float(cell.payload["timing"]["time_cap_s"])
             + _load_s(cell.payload["timing"])
-            + _COMPILE_S[_mode(cell.payload["compile"])]
+            + _COMPILE_S[limits.kind(cell.payload["compile"])]
             + _BESIDE_S[cell.columns["device"]]
             for cell in self.to_run
         )
@@ -149,6 +152,9 @@ def make(
     if settings.replicate is not None and combinations and settings.replicate >= replicates:
         raise ConfigError(f"replicate must be below timing.replicates ({replicates}), not {settings.replicate}")
     drafts = _versioned(settings, _drafts(settings, combinations, device), say)
+    asked = len(drafts) * (1 if settings.replicate is not None else replicates)
+    if asked > MOST_JOBS:
+        raise ConfigError(f"this makes {asked} cells; a sweep holds {MOST_JOBS} at most")
     cells = _ordered(settings, drafts, device)
     if not cells:
         raise ConfigError("nothing to measure: the combinations make no cell")
@@ -162,18 +168,25 @@ def make(
 
 
 def reopened(plan: Plan, *, force: bool, rerun: Iterable[str]) -> Plan:
-    """The plan with `done` as the folder has it now: cells with a readable record, but for those to be
-    measured again.
+    """The plan with `done` as the folder has it now: cells with a record that can be read whole, but for those to
+    be measured again.
 
     `force` opens every cell, `rerun` those whose record has one of these statuses.
     """
     again = {Status(status) for status in rerun}
-    done = {}
+    done, damaged = {}, []
     for cell in plan.cells:
-        outcome = None if force else _read(plan.record_path(cell.id))
-        if outcome is not None and outcome.status not in again:
+        path = plan.record_path(cell.id)
+        if force or not os.path.lexists(path):
+            continue
+        try:
+            outcome = _read(path)
+        except RecordError as error:
+            damaged.append(str(error))
+            continue
+        if outcome.status not in again:
             done[cell.id] = outcome
-    return replace(plan, done=done)
+    return replace(plan, done=done, damaged=tuple(damaged))
 
 
 def set_aside(plan: Plan) -> None:
@@ -184,24 +197,24 @@ def set_aside(plan: Plan) -> None:
     """
     for cell in plan.open:
         path = plan.record_path(cell.id)
-        if path.is_file():
+        if os.path.lexists(path):
             replaced = plan.cells_folder / "replaced"
             replaced.mkdir(exist_ok=True)
             os.replace(path, replaced / path.name)
 
 
-def _read(path: Path) -> Outcome | None:
-    """The outcome in a record's file; None where there is none, or where it was cut short or damaged."""
+def _read(path: Path) -> Outcome:
+    """The outcome in a cell's file; RecordError where that is not, whole, the record of that cell."""
     if not path.is_file():
-        return None
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    names = [field.name for field in fields(Outcome)]
+        raise RecordError(f"{path} is not a file")
+    names = ["cell_id", *(field.name for field in fields(Outcome))]
+    rows = records.read([path]).select(names).to_pylist()
+    if [row["cell_id"] for row in rows] != [path.stem]:
+        raise RecordError(f"{path} holds no record of that cell")
     try:
-        return outcome_of(pq.ParquetFile(path).read(columns=names).to_pylist()[0])
-    except (pa.ArrowException, OSError, KeyError, IndexError, ValueError):
-        return None
+        return outcome_of(rows[0])
+    except ValueError as error:
+        raise RecordError(f"{path}: {error}") from None
 
 
 def _one_kind(devices: Sequence[Device]) -> Device:
@@ -275,7 +288,7 @@ def _cell(
     combination, case = draft.combination, draft.problem.case
     impl, compile, fields_of_case = combination.impl, combination.compile, case.to_dict()
     timing = _on_cpu(combination.timing) if device.kind == "cpu" else combination.timing
-    work = impls.work(impl, case)
+    work, events = impls.work(impl, case), DEVICE_EVENTS[draft.host.framework]
     cell_id = identity.cell_id(
         impl=impl,
         variant=combination.variant,
@@ -325,17 +338,18 @@ def _cell(
         "case": case.name,
         "flops": float(work.flops),
         "bytes": float(work.bytes),
-        "timer": "host" if device.kind == "cpu" else metrics.primary_timer(case),
+        "timer": "host" if device.kind == "cpu" else metrics.primary_timer(case, events),
     }
-    timeout_s = settings.pool.timeout_s
+    timeout_s, phases = limits.of(settings.pool, compile, timing, float(work.flops), device.kind)
     return Cell(
         id=cell_id,
         payload=payload,
         columns=columns,
         interpreter=python,
-        timeout_s=_deadline_s(compile, timing) if timeout_s is None else timeout_s,
+        timeout_s=timeout_s,
         unsupported=draft.unsupported,
         group=case.name,
+        phases=phases,
     )
 
 
@@ -354,20 +368,6 @@ def _load_s(timing: dict[str, Any]) -> float:
     return float(timing["soak_s"]) + 2 * float(timing["window_s"]) if timing["sustained"] else 0.0
 
 
-def _deadline_s(compile: dict[str, Any], timing: dict[str, Any]) -> float:
-    """A cell's whole deadline: what its kind may take, and what its preset may spend on sampling and load."""
-    load_s = float(timing["load_cap_s"]) if timing["sustained"] else 0.0
-    return _DEADLINE_S[_mode(compile)] + float(timing["time_cap_s"]) + load_s
-
-
-def _mode(compile: dict[str, Any]) -> str:
-    """The row of _DEADLINE_S and _COMPILE_S for a compile mode."""
-    mode = compile.get("mode")
-    if mode is None:
-        return "eager"
-    return "max_autotune" if str(mode).startswith("max-autotune") else "compile"
-
-
 def _command(settings: Settings, draft: _Draft, replicate: int) -> str:
     """The shell line that measures this cell again, and no other, into the same sweep."""
     pins: dict[str, Any] = {"timing.replicates": replicate + 1, "seed": settings.seed, "name": settings.name}
@@ -381,8 +381,8 @@ def _command(settings: Settings, draft: _Draft, replicate: int) -> str:
         pins["gpus"] = settings.gpus
     if settings.isolation != "fork":
         pins["isolation"] = settings.isolation
-    if settings.pool.timeout_s is not None:
-        pins["pool.timeout_s"] = settings.pool.timeout_s
+    deadlines = {key: value for key, value in asdict(settings.pool).items() if key != "grace_s" and value is not None}
+    pins.update({f"pool.{key}": value for key, value in deadlines.items()})
     changed = {key: value for key, value in asdict(settings.check).items() if value != getattr(Check(), key)}
     pins.update({f"check.{key}": value for key, value in changed.items()})
     pins["force"] = True
@@ -411,15 +411,34 @@ def _config_flags(argv: Sequence[str]) -> list[str]:
 
 
 def _sharded(cells: list[Cell], shard: tuple[int, int] | None) -> list[Cell]:
-    """Every n-th case, from the i-th: the n shards hold each cell once, and a case is never divided."""
+    """The i-th of n parts: each case is in one of them, whole, and their sizes differ by one case at most."""
     if shard is None:
         return cells
     index, count = shard
-    groups = list(dict.fromkeys(cell.group for cell in cells))
-    mine = set(groups[index - 1 :: count])
-    if not mine:
-        raise ConfigError(f"shard={index}/{count} is empty: there are {len(groups)} cases to share out")
-    return [cell for cell in cells if cell.group in mine]
+    cases = {cell.group: cell.payload["case"] for cell in cells}
+    parts = _dealt(cases, count)
+    if index not in parts.values():
+        raise ConfigError(f"shard={index}/{count} is empty: there are {len(cases)} cases to share out")
+    return [cell for cell in cells if parts[cell.group] == index]
+
+
+def _dealt(cases: Mapping[str, Mapping[str, Any]], count: int) -> dict[str, int]:
+    """The part, from 1, of each case: in rounds, each case to the part that has the fewest like it so far.
+
+    Every n-th case of the grid would follow an axis whose length n divides: all forward cases in some parts, all
+    backward ones in others. Neither the seed nor the order of the grid matters, only which cases there are.
+    """
+    dealt: dict[str, int] = {}
+    held: dict[int, Counter[str]] = {part: Counter() for part in range(1, count + 1)}
+    waiting: list[int] = []
+    for name in sorted(cases, key=lambda name: _lot("shard", name)):
+        values = [f"{key} {value}" for key, value in cases[name].items()]
+        waiting = waiting or list(held)
+        part = min(waiting, key=lambda one: sum(held[one][value] for value in values))
+        waiting.remove(part)
+        held[part].update(values)
+        dealt[name] = part
+    return dealt
 
 
 def _sampled(cells: list[Cell], sample: int | None, seed: int) -> list[Cell]:
@@ -430,20 +449,21 @@ def _sampled(cells: list[Cell], sample: int | None, seed: int) -> list[Cell]:
     """
     if sample is None:
         return cells
-
-    def lot(*words: Any) -> bytes:
-        return hashlib.sha256(f"{seed} {words}".encode()).digest()
-
     kinds: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
         if cell.unsupported is None:
             kinds.setdefault(tuple(cell.columns[key] for key in ("impl", "variant", "compile")), []).append(cell)
     turns = []
     for kind, own in kinds.items():
-        own.sort(key=lambda cell: (lot(cell.group, cell.columns["replicate"]), cell.id))
-        turns += [((number, lot(number, kind)), cell.id) for number, cell in enumerate(own)]
+        own.sort(key=lambda cell: (_lot(seed, cell.group, cell.columns["replicate"]), cell.id))
+        turns += [((number, _lot(seed, number, kind)), cell.id) for number, cell in enumerate(own)]
     drawn = {one for _, one in sorted(turns)[:sample]}
     return [cell for cell in cells if cell.id in drawn]
+
+
+def _lot(seed: int | str, *words: Any) -> bytes:
+    """A place in a random order that `seed` and `words` alone decide."""
+    return hashlib.sha256(f"{seed} {words}".encode()).digest()
 
 
 def _listed(reasons: Iterable[str], most: int = 5) -> str:

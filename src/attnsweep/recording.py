@@ -6,7 +6,7 @@ import os
 import re
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
@@ -65,6 +65,18 @@ def write(
     record = _record(columns, cell)
     record.write(folder / f"{cell.id}.parquet")
     return record
+
+
+#: Names that `write` and `Record.write` give to what is not finished, hidden from whoever looks for records.
+_UNFINISHED = re.compile(r"\.{1,2}(?P<cell>.+?)\.(parquet|rehearsal)(\.\d+\.tmp)?")
+
+
+def discard_unfinished(cells: Container[str], folder: Path) -> None:
+    """Remove what a killed sweep was writing of these cells; nobody else may be recording them. Raises OSError."""
+    for name in os.listdir(folder):
+        found = _UNFINISHED.fullmatch(name)
+        if found and found["cell"] in cells:
+            (folder / name).unlink()
 
 
 def _record(columns: dict[str, Any], cell: Cell) -> Record:

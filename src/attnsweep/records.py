@@ -50,7 +50,7 @@ COLUMNS: tuple[Column, ...] = (
         ("layout", "str", "", "memory layout the implementation is given: bshd or bhsd"),
         ("impl_version", "str", "", "version of the distribution that provides it"),
         ("distribution", "str", "", "Python distribution that provides the implementation"),
-        ("compile", "str", "", "compile mode: eager, or a torch.compile mode"),
+        ("compile", "str", "", "compile mode: eager, a torch.compile mode, or jit, which is JAX's"),
         ("timing", "str", "", "name of the timing preset"),
         ("protocol", "int", "", "version of how times are taken (docs/measurement.md); null is 1"),
         ("cache", "str", "", "state of the L2 cache before each call: cold or hot; on a CPU always hot"),
@@ -190,6 +190,8 @@ COLUMNS: tuple[Column, ...] = (
         ("cudnn", "str", "", "version of cuDNN"),
         ("torch", "str", "", "version of torch"),
         ("triton", "str", "", "version of triton"),
+        ("jax", "str", "", "version of jax"),
+        ("jaxlib", "str", "", "version of jaxlib"),
         ("python", "str", "", "version of the cell's Python"),
         (
             "sm_clock_mhz",
@@ -303,8 +305,16 @@ class Record:
         table = pa.Table.from_pylist([self.values], schema=arrow_schema())
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            # One row: dictionaries and statistics only make it larger and slower to read.
-            pq.write_table(table, temporary, compression="zstd", use_dictionary=False, write_statistics=False)
+            pq.write_table(
+                table,
+                temporary,
+                compression="zstd",
+                # One row: dictionaries and statistics only make it larger and slower to read
+                use_dictionary=False,
+                write_statistics=False,
+                # Without it a flipped bit may read as another latency
+                write_page_checksum=True,
+            )
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -380,10 +390,17 @@ def _read_one(path: Path, schema: pa.Schema) -> pa.Table:
 
     try:
         # One small file: its bytes at once and no threads of Arrow's own take half the time of the defaults.
-        table = pq.ParquetFile(pa.BufferReader(path.read_bytes()), pre_buffer=False).read(use_threads=False)
-        if "schema_version" not in table.column_names or "status" not in table.column_names:
+        source = pa.BufferReader(path.read_bytes())
+        file = pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=True)
+        names = file.schema_arrow.names
+        if "schema_version" not in names or "status" not in names:
             raise RecordError(f"{path} holds no attnsweep records")
-        newest = max((version or 0 for version in table["schema_version"].to_pylist()), default=0)
+        if len(set(names)) < len(names):
+            raise RecordError(f"{path} has two columns of one name")
+        table = file.read(columns=[name for name in names if name in _BY_NAME], use_threads=False)
+        # What Parquet calls text need not be UTF-8.
+        table.validate(full=True)
+        newest = _newest_version(table["schema_version"], path)
         if newest > SCHEMA_VERSION:
             raise RecordError(f"{path} has schema version {newest}; this attnsweep reads up to {SCHEMA_VERSION}")
         if table.schema.equals(schema):
@@ -394,9 +411,17 @@ def _read_one(path: Path, schema: pa.Schema) -> pa.Table:
             else pa.nulls(table.num_rows, field.type)
             for field in schema
         ]
-    except (pa.ArrowException, OSError, TypeError) as error:
+    except (pa.ArrowException, OSError, TypeError, ValueError) as error:
         raise RecordError(f"{path} is not a readable file of records: {error}") from None
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _newest_version(column: pa.ChunkedArray, path: Path) -> int:
+    import pyarrow as pa
+
+    if not (pa.types.is_integer(column.type) or pa.types.is_null(column.type)):
+        raise RecordError(f"{path} has a schema_version that is no integer")
+    return max((version or 0 for version in column.to_pylist()), default=0)
 
 
 def columns_markdown() -> str:

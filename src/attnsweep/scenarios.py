@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from attnsweep.case import Case
+from attnsweep import dotted
+from attnsweep.case import Case, size
 from attnsweep.errors import ConfigError
-from attnsweep.schema import known, nearest
+from attnsweep.schema import MOST_JOBS, known, nearest
 
 #: Keys of a scenario's YAML that are not fields of its function.
 OWN_KEYS = ("name", "_target_", "axis", "tiny")
@@ -44,7 +45,7 @@ def prefill(
     """`seq_len` tokens attend to themselves; raises ConfigError for a problem that is none."""
     return _case(
         batch_size=batch_size,
-        q_len=_positive("seq_len", seq_len),
+        q_len=size("seq_len", seq_len),
         kv_len=seq_len,
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
@@ -109,9 +110,9 @@ def flux(
 
     A latent pixel is 8 pixels wide and a token 2 latent pixels: 16 pixels of a square image's side.
     """
-    if _positive("resolution", resolution) % 16:
+    if size("resolution", resolution) % 16:
         raise ConfigError(f"resolution must be a multiple of 16 pixels, not {resolution}")
-    tokens = (resolution // 16) ** 2 + _positive("text_len", text_len)
+    tokens = (resolution // 16) ** 2 + size("text_len", text_len)
     return _case(
         batch_size=batch_size,
         q_len=tokens,
@@ -145,7 +146,7 @@ def bind(scenario: Mapping[str, Any]) -> Callable[..., Case]:
         if parameter.default is parameter.empty and key not in scenario:
             raise ConfigError(f"scenario {name}: {key} must be given")
     axis = scenario.get("axis")
-    if axis not in parameters:
+    if not isinstance(axis, str) or axis not in parameters:
         raise ConfigError(
             f"scenario.axis must be one of {', '.join(parameters)}, not {axis!r}{nearest(axis, parameters)}"
         )
@@ -161,14 +162,21 @@ def expand(scenario: Mapping[str, Any], scale: str) -> list[Problem]:
     given = _fields(scenario)
     if scale == "tiny":
         given = _tiny(given, scenario.get("tiny") or {})
-    axis = str(scenario["axis"])
+    name, axis = f"scenario {scenario.get('name')}", str(scenario["axis"])
+    grid = [_values(key, value) for key, value in given.items()]
+    count = math.prod(len(values) for values in grid)
+    if count > MOST_JOBS:
+        raise ConfigError(f"{name}: the lists in its fields span {count} cases; a sweep holds {MOST_JOBS} at most")
     problems: dict[Case, Problem] = {}
-    for values in itertools.product(*(_values(key, value) for key, value in given.items())):
+    for values in itertools.product(*grid):
         fields = dict(zip(given, values, strict=True))
-        try:
-            case = function(**fields)
-        except ConfigError as error:
-            raise ConfigError(f"scenario {scenario.get('name')}: {error}") from None
+        with dotted.asking(name, scenario["_target_"]):
+            try:
+                case = function(**fields)
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error}") from None
+        if not isinstance(case, Case):
+            raise ConfigError(f"{name}: _target_ {scenario['_target_']} must return a Case, not {case!r}")
         problems.setdefault(case, Problem(case, axis, _axis_value(axis, case, fields, function), fields))
     return list(problems.values())
 
@@ -183,26 +191,16 @@ def _case(*, num_heads: int, num_kv_heads: int | None, head_dim: int, head_dim_v
     )
 
 
-def _positive(field: str, value: Any) -> int:
-    """The value, if it is a positive integer; for fields that the case has under another name."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{field} must be a positive integer, not {value!r}")
-    return value
-
-
-def _target(name: Any, target: Any) -> Callable[..., Case]:
-    if not isinstance(target, str) or "." not in target:
-        raise ConfigError(f"scenario {name}: _target_ must be package.module.function, not {target!r}")
-    module, _, attribute = target.rpartition(".")
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"scenario {name}: _target_ {target} cannot be imported: {error}") from None
+def _target(name: Any, path: Any) -> Callable[..., Case]:
+    function = dotted.target(f"scenario {name}", "function", path)
     if not callable(function):
-        raise ConfigError(f"scenario {name}: _target_ {target} is not a function")
-    kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
+        raise ConfigError(f"scenario {name}: _target_ {path} is not a function")
+    try:
+        kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
+    except (TypeError, ValueError):
+        kinds = set()  # some of Python's own have no signature
     if kinds != {inspect.Parameter.KEYWORD_ONLY}:
-        raise ConfigError(f"scenario {name}: _target_ {target} must take keyword-only parameters")
+        raise ConfigError(f"scenario {name}: _target_ {path} must take keyword-only parameters")
     return function  # type: ignore[no-any-return]
 
 
@@ -224,16 +222,14 @@ def _values(key: str, value: Any) -> list[Any]:
 def _tiny(given: dict[str, Any], tiny: Mapping[str, Any]) -> dict[str, Any]:
     """The fields with `tiny` on top; key/value heads stay as many times fewer than heads as they were."""
     small = {**given, **tiny}
-    if "num_heads" not in tiny or "num_kv_heads" in tiny or given.get("num_kv_heads") is None:
+    if not {"num_heads", "num_kv_heads"} <= set(given) or "num_heads" not in tiny or "num_kv_heads" in tiny:
         return small
-    heads, tiny_heads = (
-        _values("num_heads", given["num_heads"])[0],
-        _values("num_heads", tiny["num_heads"])[0],
-    )
+    heads, tiny_heads = (_values("num_heads", one["num_heads"])[0] for one in (given, tiny))
 
     def shrink(kv_heads: Any) -> Any:
-        if not isinstance(kv_heads, int) or not isinstance(heads, int) or kv_heads < 1 or heads % kv_heads:
-            return kv_heads  # left to the case, which refuses it by name
+        counts = (heads, tiny_heads, kv_heads)
+        if not all(isinstance(one, int) and one > 0 for one in counts) or heads % kv_heads:
+            return kv_heads  # null, or left to the case, which refuses it by name
         group = min(heads // kv_heads, tiny_heads)
         while tiny_heads % group:
             group -= 1

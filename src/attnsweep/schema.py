@@ -16,7 +16,7 @@ DEVICES = ("auto", "cpu", "cuda")
 SCALES = ("full", "tiny")
 ISOLATIONS = ("fork", "spawn")
 CACHES = ("cold", "hot")
-COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs", "jit")
 
 T = TypeVar("T")
 
@@ -26,6 +26,14 @@ _MOST_S = 7 * 24 * 3600
 _MOST_SEED = 2**63 - 1
 _MOST_COUNT = 10**9
 _MOST_FACTOR = 10**9
+_MOST_REPLICATES = 10_000
+_MOST_SHARDS = 10_000
+
+#: Combinations, cases and cells of a sweep at most: days of measuring, and what can be planned within a minute.
+MOST_JOBS = 100_000
+
+#: The deadlines in `pool`.
+_DEADLINES = ("timeout_s", "prepare_s", "compile_s", "check_s", "time_s")
 
 #: A sweep's name is one component of a path; 100 leaves room for what is appended to it.
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
@@ -42,9 +50,15 @@ class Check:
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """A cell's whole deadline in seconds (None: by compile mode); the wait from SIGTERM to SIGKILL."""
+    """A cell's deadlines in seconds, in all and for each phase (None: by compile mode and case); the wait from SIGTERM
+    to SIGKILL.
+    """
 
     timeout_s: float | None = None
+    prepare_s: float | None = None
+    compile_s: float | None = None
+    check_s: float | None = None
+    time_s: float | None = None
     grace_s: float = 5.0
 
 
@@ -77,7 +91,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class CompileMode:
-    """Eager (`mode` None) or a mode of torch.compile, with its `fullgraph` and `dynamic`."""
+    """Eager (`mode` None), a mode of torch.compile with its `fullgraph` and `dynamic`, or jit, JAX's."""
 
     name: str
     mode: str | None = None
@@ -148,13 +162,13 @@ def settings(values: Mapping[str, Any], study: str | None, default_name: str) ->
     _at_least("", plain, 0, "seed", "replicate")
     _at_least("", plain, 1, "sample")
     _at_least("pool.", plain.pool, 0, "grace_s")
-    _positive("pool.", plain.pool, "timeout_s")
+    _positive("pool.", plain.pool, *_DEADLINES)
     _positive("check.", plain.check, "forward_factor", "backward_factor")
     _at_most("", plain, _MOST_SEED, "seed", "replicate", "sample")
-    _at_most("pool.", plain.pool, _MOST_S, "grace_s", "timeout_s")
+    _at_most("pool.", plain.pool, _MOST_S, "grace_s", *_DEADLINES)
     _at_most("check.", plain.check, _MOST_FACTOR, "forward_factor", "backward_factor")
-    if not plain.output_dir:
-        raise ConfigError("output_dir must name a folder")
+    if not plain.output_dir or not plain.output_dir.isprintable():
+        raise ConfigError(f"output_dir must be the path of a folder, of printable characters, not {plain.output_dir!r}")
     return Settings(
         **{key: getattr(plain, key) for key in own},
         name=sweep_name(default_name if values.get("name") is None else values["name"]),
@@ -173,7 +187,8 @@ def timing(values: Mapping[str, Any]) -> Timing:
     _positive("timing.", preset, "target", "time_cap_s", "block_ms", "window_s", "steady", "load_cap_s")
     _at_most("timing.", preset, _MOST_S, "time_cap_s", "min_time_s", "soak_s", "window_s", "load_cap_s")
     _at_most("timing.", preset, 1000 * _MOST_S, "block_ms", "rest_ms")
-    _at_most("timing.", preset, _MOST_COUNT, "replicates", "min_blocks", "max_samples")
+    _at_most("timing.", preset, _MOST_REPLICATES, "replicates")
+    _at_most("timing.", preset, _MOST_COUNT, "min_blocks", "max_samples")
     if preset.target >= 1:
         raise ConfigError(f"timing.target must be a relative half-width such as 0.01, not {preset.target}")
     if preset.steady >= 1:
@@ -233,6 +248,29 @@ def bind(schema: type[T], values: Any, prefix: str) -> T:
         key = (error.full_key or "").split(".")[0].split("[")[0]
         raise ConfigError(f"{prefix}{key} must be {_kind(types[key])}, not {flat[key]!r}") from None
     return replace(cast(Any, bound), **inner)  # type: ignore[no-any-return]
+
+
+def plain(value: Any, path: str) -> None:
+    """Raise ConfigError unless `value`, read from a YAML at `path`, is what JSON and a record in UTF-8 can hold."""
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            if not isinstance(key, str):
+                raise ConfigError(f"{path} has the key {key!r}, which is no text: write it in quotes")
+            plain(key, f"a key of {path}")
+            plain(one, f"{path}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            plain(one, path)
+    elif isinstance(value, str):
+        if not is_utf8(value):
+            raise ConfigError(f"{path} holds {value!r}, which is no UTF-8 text")
+    elif value is not None and not isinstance(value, (bool, int, float)):
+        raise ConfigError(f"{path} holds {value!r}, which is neither text, number, true, false, null, list nor mapping")
+
+
+def is_utf8(text: str) -> bool:
+    """Whether `text` can be written in UTF-8: bytes of another encoding come as lone surrogates."""
+    return not any("\ud800" <= one <= "\udfff" for one in text)
 
 
 def check_key(key: str) -> None:
@@ -316,6 +354,6 @@ def _shard(value: Any) -> tuple[int, int] | None:
     if value is None:
         return None
     match = re.fullmatch(r"(\d+)/(\d+)", value) if isinstance(value, str) else None
-    if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise ConfigError(f"shard must be i/n with i from 1 to n, such as 1/4, not {value!r}")
+    if match is None or not 1 <= int(match[1]) <= int(match[2]) <= _MOST_SHARDS:
+        raise ConfigError(f"shard must be i/n with i from 1 to n (at most {_MOST_SHARDS}), such as 1/4, not {value!r}")
     return int(match[1]), int(match[2])

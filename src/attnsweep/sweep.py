@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from attnsweep.interpreters import Interpreter
     from attnsweep.plan import Cell, Outcome, Plan
     from attnsweep.pool.ending import Ending
+    from attnsweep.pool.interrupt import Stop
     from attnsweep.schema import Settings
     from attnsweep.uvenv import Recipe
 
@@ -43,6 +44,8 @@ def run(settings: Settings, combinations: list[Combination], *, shared: bool = F
     if settings.dry_run:
         progress.dry_run(out, planned, _missing(planned), _unbuilt(planned))
         return 0
+    from attnsweep.pool import interrupt
+
     try:
         planned.cells_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -50,28 +53,53 @@ def run(settings: Settings, combinations: list[Combination], *, shared: bool = F
     with held(planned.folder, shared=shared, shard=settings.shard):
         # Again, now that nobody else adds records
         planned = plan.reopened(planned, force=settings.force, rerun=settings.rerun)
-        try:
-            plan.set_aside(planned)
-        except OSError as error:
-            raise ConfigError(
-                f"the records to be replaced cannot be moved to {planned.cells_folder}/replaced: {error}"
-            ) from None
-        return _run(settings, planned, shared)
+        with interrupt.listening() as stop:
+            _make_room(planned, shared=shared, alone=not shared and settings.shard is None)
+            return _run(settings, planned, shared, stop)
+
+
+def _make_room(planned: Plan, *, shared: bool, alone: bool) -> None:
+    """Clear the way for the records of the open cells, and away what a sweep left that was killed.
+
+    `alone`: nobody else runs in this folder. Raises ConfigError where it cannot be done.
+    """
+    from attnsweep.pool import warm
+
+    try:
+        if alone:
+            warm.discard_logs(planned.cells_folder)
+        if not shared:
+            recording.discard_unfinished({cell.id for cell in planned.open}, planned.cells_folder)
+        plan.set_aside(planned)
+    except OSError as error:
+        raise ConfigError(
+            f"the records to be replaced cannot be moved to {planned.cells_folder}/replaced: {error}"
+        ) from None
+    if planned.damaged:
+        _warn(
+            f"{len(planned.damaged)} of the records cannot be read whole; these cells are measured again, the files "
+            f"are kept in {planned.cells_folder}/replaced ({planned.damaged[0]})"
+        )
 
 
 class _Unrecorded(AttnsweepError):
     """A record could not be written: whatever else is measured would be lost as well."""
 
     def __init__(self, cell: Cell, error: OSError) -> None:
-        super().__init__(f"the record of {cell.id} could not be written: {error.strerror or error}")
+        why = os.strerror(error.errno) if error.errno else error
+        super().__init__(f"the record of {cell.id} could not be written: {why}")
 
 
-def _run(settings: Settings, planned: Plan, shared: bool) -> int:
+def _warn(sentence: str) -> None:
+    print(f"attnsweep: {progress.line(sentence)}", file=progress.Lasting(sys.stderr), flush=True)
+
+
+def _run(settings: Settings, planned: Plan, shared: bool, stop: Stop) -> int:
     from attnsweep import pool
 
     out = progress.console()
     outcomes = dict(planned.done)
-    ended_by = unrecorded = None
+    unrecorded = False
     if not planned.open:
         out.print(f"Nothing to do: all {len(planned.cells)} cells of {planned.folder} have a record.")
     with progress.Report(out, len(planned.to_run)) as report:
@@ -87,7 +115,7 @@ def _run(settings: Settings, planned: Plan, shared: bool) -> int:
             report.cell(cell, outcomes[cell.id])
 
         try:
-            _record_unsupported(planned, outcomes, report)
+            _record_unsupported(planned, outcomes, report, stop)
             if planned.to_run:
                 import pyarrow.parquet  # noqa: F401  # now, or the first cell's overhead would hold the import
 
@@ -96,25 +124,28 @@ def _run(settings: Settings, planned: Plan, shared: bool) -> int:
                     log_folder=planned.cells_folder,
                     grace_s=settings.pool.grace_s,
                     waiting=report.say,
+                    watching=report.running,
+                    stop=stop,
                 )
-                ended_by = slots.run(planned.to_run, lambda cell, device: None, finished, _begun(planned))
+                slots.run(planned.to_run, lambda cell, device: None, finished, _begun(planned))
         except ConfigError:
             raise
         except _Unrecorded as error:
-            unrecorded = str(error)
+            unrecorded = True
+            _warn(str(error))
         except AttnsweepError as error:
             # Devices that nothing can end a process on: the cells left over stay open, and the exit code says it
             report.say(str(error))
     progress.results(out, planned.cells, outcomes)
     out.print(progress.counts(outcome.status for outcome in outcomes.values()))
     out.print(f"Records: {planned.cells_folder}", soft_wrap=True)
-    if ended_by is not None or unrecorded is not None:
-        why = f"Ended by {ended_by}." if unrecorded is None else f"Ended: {unrecorded}."
-        out.print(f"{progress.line(why)} What is done is kept; this goes on:", soft_wrap=True)
+    if stop.cause is not None or unrecorded:
+        why = "Ended early." if stop.cause is None else f"Ended by {stop.cause}."
+        out.print(f"{why} What is done is kept; this goes on:", soft_wrap=True)
         # A launcher's jobs that did not start have not set their records aside: they need what was typed
         settled = {} if shared else {"force": settings.force, "rerun": bool(settings.rerun)}
         out.print(f"    {go_on(sys.argv, planned.name, settled)}", soft_wrap=True)
-        return 1 if ended_by is None else 128 + signal.Signals[ended_by].value
+        return 1 if stop.cause is None else 128 + signal.Signals[stop.cause].value
     out.print(f"Report:  {shlex.join(['attnsweep-report', str(planned.folder)])}", soft_wrap=True)
     return exit_code(planned.cells, outcomes)
 
@@ -125,9 +156,11 @@ def _begun(planned: Plan) -> dict[str, str]:
     return {group: uuid for group, uuid in measured if uuid is not None}
 
 
-def _record_unsupported(planned: Plan, outcomes: dict[str, Outcome], report: progress.Report) -> None:
-    """Record the open cells that need no process; raises _Unrecorded."""
+def _record_unsupported(planned: Plan, outcomes: dict[str, Outcome], report: progress.Report, stop: Stop) -> None:
+    """Record the open cells that need no process, until the sweep's own end; raises _Unrecorded."""
     for cell in planned.open:
+        if stop.requested:
+            break
         if cell.unsupported is None:
             continue
         try:

@@ -54,10 +54,14 @@ class _Story:
         self.framework: Framework | None = None
         self.tracer: cupti.Tracer | None = None
 
+    def announce(self, phase: str) -> None:
+        """Tell the parent where the cell is: its deadlines go by that."""
+        self.emit({"event": "phase", "phase": phase})
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Announce a stage and keep its duration, also when it fails."""
-        self.emit({"event": "phase", "phase": name})
+        self.announce(name)
         start = time.monotonic()
         try:
             yield
@@ -96,7 +100,7 @@ class _Story:
         with self.stage("memory"):
             self._weigh(fw, given, call)
         with self.stage("timing"):
-            primary = metrics.primary_timer(case)
+            primary = metrics.primary_timer(case, fw.device_events)
             measured = measure.latency(fw, subject, time, cell["timing"], primary, self.tracer)
             self.columns.update(measured.columns)
             self.flags |= measured.flags
@@ -127,10 +131,15 @@ class _Story:
         compiled = fw.compile(function, mode, tag=json.dumps(self.cell["impl"], sort_keys=True))
 
         def call_on(arrays: inputs.Inputs) -> Callable[[], Any]:
-            return fw.differentiate(compiled, arrays.arguments, arrays.cotangent, case.direction)
+            return fw.differentiate(compiled, arrays, case.direction)
 
         call = call_on(given)
         self.compiling = mode["mode"] is not None
+        if not self.compiling and fw.eager_flag is not None:
+            self.flags.add(fw.eager_flag)
+        if self.compiling:
+            # A phase for the deadlines alone: the stage, which is a column, is prepare all along
+            self.announce("compile")
         self.columns["first_call_s"] = _timed(fw, call)
         if self.compiling:
             self.columns["autotune_s"] = fw.autotune_s()

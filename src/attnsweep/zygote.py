@@ -6,6 +6,7 @@ over the `SOCK_SEQPACKET` socket FD, one packet a JSON message; end of file mean
     parent -> zygote  {"preload": ["torch"], "run": "attnsweep.worker:run"} + descriptors to hold        once
     zygote -> parent  {"ready": true, "pid", "python", "versions": {}, "threads": 1, "import_s"}
                       {"ready": false, "why": "ModuleNotFoundError: ...", "needs": "torch"}      then exit 3
+                      {"ready": false, "why": "importing jax ...", "unfit": true}                the same
     parent -> zygote  {"id", "token", "payload", "seed", "env": {}, "cwd"} + descriptors [outcome, log]
     zygote -> parent  {"id", "pid"}                         right after the fork, or {"id", "failed": why}
     parent -> zygote  {"id", "signal": 15}                  ignored when that cell is already over

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,9 @@ class Fault:
     observed: str
     seconds: float
 
+
+#: What precedes the table in its file.
+MARK = "<!-- written by: make reliability -->"
 
 _ROWS = pytest.StashKey[list[Fault]]()
 
@@ -64,8 +68,10 @@ def table(rows: list[Fault]) -> str:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the table where --faults-table asks for it."""
-    path = session.config.getoption("--faults-table")
-    if path:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(table(session.config.stash.get(_ROWS, [])))
+    """Put the table into the file that --faults-table names, in the place of what stands behind MARK."""
+    named = session.config.getoption("--faults-table")
+    if named:
+        path = Path(named)
+        head, mark, _ = path.read_text(encoding="utf-8").partition(MARK)
+        assert mark, f"{path} has no line {MARK}"
+        path.write_text(f"{head}{mark}\n\n{table(session.config.stash.get(_ROWS, []))}", encoding="utf-8")

@@ -128,7 +128,7 @@ def on_zeros(cell, emit):
         array.zero_()
 
     def another(arrays):
-        return fw.differentiate(function, arrays.arguments, None, "fwd")
+        return fw.differentiate(function, arrays, "fwd")
 
     call = another(given)
     call()

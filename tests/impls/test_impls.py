@@ -44,8 +44,9 @@ def test_every_yaml_binds_and_takes_a_plain_case_on_an_h200(path):
     impl = yaml.safe_load(path.read_text())
     impls.bind(impl)
     assert impl["name"] == path.stem
-    assert impls.framework(impl) == "torch"
-    plain = [case(), case(q_len=1)]  # decoding alone is what some are for
+    assert impls.framework(impl) == ("jax" if path.stem.startswith("jax_") else "torch")
+    # Decoding alone is what some are for, and others take fp16 and no mask
+    plain = [case(), case(q_len=1), case(dtype="fp16"), case(dtype="fp16", causal=False)]
     assert None in [impls.why_unsupported(impl, one, H200, mode) for one in plain for mode in (EAGER, DEFAULT)]
 
 
@@ -77,7 +78,11 @@ def test_every_yaml_binds_and_takes_a_plain_case_on_an_h200(path):
         ({"framework": "tensorflow"}, "framework must be one of torch"),
         ({"_target_": "attnsweep.impls.sdpa.Sdpa"}, "cannot be imported"),
         ({"_target_": "attnsweep.case.Case"}, "not a subclass"),
-        ({"_target_": None}, "_target_ must be package.module.Class"),
+        ({"_target_": None}, "_target_ must be given, as package.module.Class"),
+        ({"_target_": "attnsweep..impls.X"}, "_target_ must be package.module.Class, not 'attnsweep..impls.X'"),
+        ({"_target_": "attnsweep.impls.Attention"}, "cannot be built: it has no prepare"),
+        ({"distribution": ""}, "distribution must be a name, not ''"),
+        ({"env": {"python": "a\0b"}}, "env.python must be the path of an interpreter"),
     ],
 )
 def test_a_mistake_in_a_yaml_is_one_sentence_with_the_choices(change, sentence):
@@ -87,6 +92,49 @@ def test_a_mistake_in_a_yaml_is_one_sentence_with_the_choices(change, sentence):
     with pytest.raises(ConfigError, match=sentence) as caught:
         ask(impl)
     assert "sdpa_flash" in str(caught.value)
+
+
+class Buggy(impls.Attention):
+    """An adapter whose author made a mistake in each place that the parent asks."""
+
+    def __init__(self, *, fails="", **common):
+        super().__init__(**common)
+        self.fails = fails
+        if fails == "build":
+            raise KeyError("built")
+
+    def supports(self, case, device, compile_mode):
+        raise RuntimeError("asked\nfor support")
+
+    def work(self, case):
+        return 1 // 0
+
+    def prepare(self, case, device):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("fails", "ask", "said"),
+    [
+        ("build", lambda impl: impls.why_unsupported(impl, case(), H200, EAGER), "KeyError: 'built' "),
+        ("supports", lambda impl: impls.why_unsupported(impl, case(), H200, EAGER), "RuntimeError: asked for support "),
+        ("work", lambda impl: impls.work(impl, case()), "ZeroDivisionError: integer division or modulo by zero "),
+    ],
+)
+def test_a_bug_in_a_users_adapter_is_said_with_its_place(fails, ask, said):
+    """One line with the class, the exception and where, and its traceback behind it for who asks."""
+    with pytest.raises(ConfigError) as caught:
+        ask({"name": "mine", "_target_": f"{__name__}.Buggy", "fails": fails})
+    assert str(caught.value).startswith(f"impl mine: {__name__}.Buggy fails: {said}({__file__}, line ")
+    assert caught.value.__cause__ is not None
+
+
+def test_a_bug_in_an_adapter_of_ours_keeps_its_traceback(monkeypatch):
+    """It is not the user's mistake."""
+    monkeypatch.setattr(impls.FunctionAttention, "supports", Buggy.supports)
+    fa2 = {**load("fa2"), "supports": None}
+    with pytest.raises(RuntimeError, match="asked"):
+        impls.why_unsupported(fa2, case(), H200, EAGER)
 
 
 def test_a_precision_of_its_own_has_limits():

@@ -54,6 +54,7 @@ REFUSED = {
     "fa2_decode": FA2 | BACKWARD | {"causal"},
     "fa3": {"bias", "single"},
     "fa3_decode": {"bias", "single", "causal"} | BACKWARD,
+    "fa2_triton": {"dense", "later", "decode", "bias", "bwd", "bwd_gqa", "v_dim", "wide", "single"} | WINDOWS,
     "fa4": {"bias", "single"},
     "hf_flash_attn2": FA2,
     "hf_flash_attn3": {"bias", "single"},
@@ -139,6 +140,15 @@ def test_an_open_side_is_what_the_library_writes_for_it():
     """FlashAttention 4 takes None; a -1 beside a bound hides the query's own key."""
     assert run(load("fa4"), "left")["status"] == "ok"
     assert run(load("fa4", unbounded=-1), "left")["status"] == "incorrect"
+
+
+@pytest.mark.parametrize("more", [{"bias": "dense"}, {"direction": "bwd"}, {"direction": "bwd", "bias": "dense"}])
+def test_flash_attn_s_triton_version_takes_a_bias_and_has_a_backward(more):
+    """Where no mask has to be aligned, with fewer queries than keys."""
+    impl, fields = load("fa2_triton"), {**SIZES, "head_dim_v": 64, "dtype": "fp16", **more}
+    assert impls.why_unsupported(impl, Case(**fields), H200, EAGER) is None
+    outcome = worker.run(resolved(impl, fields, **BLINK), lambda event: None)
+    assert outcome["status"] == "ok", outcome["reason"]
 
 
 def test_sage_1_leaves_the_caller_s_keys_alone():

@@ -30,7 +30,7 @@ def verified(name, fields, peaky=False):
     implementation = impls.build(yaml.safe_load((CONF / f"{name}.yaml").read_text()))
     given = (inputs.make_peaky if peaky else inputs.make)(framework, case, 0, implementation.layout)
     function = implementation.prepare(case, "cpu")
-    call = framework.differentiate(function, given.arguments, given.cotangent, case.direction)
+    call = framework.differentiate(function, given, case.direction)
     options = {"enabled": True, "forward_factor": 2.0, "backward_factor": 3.0}
     return check.verify(framework, case, given, call, options, peaky=peaky)
 

@@ -55,12 +55,14 @@ def test_all_files_are_written(written: Path) -> None:
     """The four files, and each plot twice."""
     assert sorted(path.name for path in written.iterdir() if path.is_file()) == FILES
     stems = {path.stem for path in (written / "plots").iterdir()}
-    assert len(stems) == 12
+    assert len(stems) == 14
     for stem in stems:
         assert (written / "plots" / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
         assert "<text" in (written / "plots" / f"{stem}.svg").read_text()
     assert {stem.split("-")[0] for stem in stems if "decode" in stem} == {"latency", "bandwidth", "load", "winners"}
-    assert {stem.split("-")[0] for stem in stems if "prefill" in stem} == {"latency", "throughput", "load", "winners"}
+    assert {stem.split("-")[0] for stem in stems if "prefill" in stem} == {
+        "latency", "throughput", "memory", "load", "winners",
+    }  # fmt: skip
 
 
 def test_the_csv_has_a_row_for_each_case_and_label(written: Path) -> None:
@@ -76,7 +78,7 @@ def test_the_csv_has_a_row_for_each_case_and_label(written: Path) -> None:
 def test_the_markdown_links_to_plots_that_exist(written: Path) -> None:
     """Every image is a relative link to a file."""
     links = re.findall(r"!\[.*\]\((.*)\)", (written / "summary.md").read_text())
-    assert len(links) == 12
+    assert len(links) == 14
     assert all((written / link).is_file() for link in links)
 
 

@@ -95,8 +95,8 @@ def test_a_file_that_cannot_be_read_is_named_and_costs_no_other(tmp_path: Path) 
     loaded = load.load([tmp_path])
     assert impls(loaded) == ["fa2"]
     assert loaded.files == 1
-    assert len(loaded.unreadable) == 1
-    assert "damaged.parquet" in loaded.unreadable[0]
+    assert len(loaded.left_out) == 1
+    assert "damaged.parquet" in loaded.left_out[0]
 
 
 def test_nothing_found_is_a_sentence(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_files_are_read_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "cells" / "cell-00001a.parquet").write_bytes(b"PAR1 no more")
     loaded = load.load([tmp_path])
     assert [row["impl"] for row in loaded.rows()] == impls_written
-    assert (loaded.files, len(loaded.unreadable)) == (5, 1)
+    assert (loaded.files, len(loaded.left_out)) == (5, 1)
 
 
 def test_merging_loses_nothing(tmp_path: Path) -> None:

@@ -34,11 +34,22 @@ def test_control_and_bidirectional_characters_become_visible() -> None:
     assert text.line(" a\n\tb ") == "a b"
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", " ="])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\n", " =", " \n=", "\uff1d", "\uff20"])
 def test_no_field_of_a_spreadsheet_is_a_formula(start: str) -> None:
-    """A leading apostrophe makes it text."""
+    """A leading apostrophe makes it text, also before the wide forms."""
     assert text.csv_text(start + "cmd|' /C calc'!A0").startswith("'" + start)
     assert text.csv_text("fa2=1") == "fa2=1"
+
+
+def test_no_carriage_return_reaches_a_spreadsheet() -> None:
+    """It would end a row that the writer did not quote, and what follows would begin one."""
+    assert text.csv_text("a\r=1+1\r\nb") == "a\n=1+1\nb"
+
+
+def test_a_long_text_loses_its_middle() -> None:
+    """Beginning and end stay, the line has its limit."""
+    shown = text.line("a" * 9000 + "z" * 9000)
+    assert (len(shown), shown[:3], shown[-3:]) == (text.LONGEST, "aaa", "zzz")
 
 
 @pytest.mark.parametrize(

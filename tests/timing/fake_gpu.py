@@ -57,7 +57,7 @@ class FakeGpu:
     kernels a call is made of.
     """
 
-    on_gpu = True
+    on_gpu = device_events = True
     out_of_memory = (MemoryError,)
 
     def __init__(self, kernel_s=1e-4, launch_s=5e-6, flush_s=6e-5, spins=True, capturable=True, l2_bytes=0):
@@ -135,6 +135,42 @@ class FakeGpu:
 
     def copy(self, array):
         return array
+
+
+class FakeCompletion:
+    """The end of what was issued last, by the host's clock when it is waited for."""
+
+    def __init__(self, gpu):
+        self.gpu = gpu
+
+    def record(self):
+        self.end = self.gpu.stream_end
+
+    def reached(self):
+        return self.gpu.clock.now >= self.end
+
+    def wait(self):
+        self.gpu.clock.now = self.at = max(self.gpu.clock.now, self.end)
+
+    def ms_until(self, later):
+        return (later.at - self.at) * 1e3
+
+
+class EventlessGpu(FakeGpu):
+    """As JAX's: there is no event, no spin and no capture; reading compiles something when it is first called."""
+
+    device_events = False
+    spin = capture = None
+    compiled = False
+
+    def event(self):
+        return FakeCompletion(self)
+
+    def flush_cache(self):
+        if not self.compiled:
+            self.compiled = True
+            self.run(1e-3)
+        super().flush_cache()
 
 
 class FakeTracer:

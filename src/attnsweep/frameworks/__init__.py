@@ -15,15 +15,43 @@ from attnsweep.errors import ConfigError, Status
 Array = Any
 
 #: Modules that a warm process imports before it forks, and those that a plan which compiles adds.
-PRELOAD: dict[str, tuple[str, ...]] = {"torch": ("numpy", "torch")}
+PRELOAD: dict[str, tuple[str, ...]] = {"torch": ("numpy", "torch"), "jax": ("numpy", "jax")}
 PRELOAD_COMPILE: dict[str, tuple[str, ...]] = {
-    "torch": ("torch._dynamo", "torch._inductor.compile_fx", "torch._inductor.codecache")
+    "torch": ("torch._dynamo", "torch._inductor.compile_fx", "torch._inductor.codecache"),
+    "jax": (),
 }
 NAMES = tuple(PRELOAD)
 
+#: Whether a framework offers events on its own stream; CUPTI times the calls of one that does not.
+DEVICE_EVENTS = {"torch": True, "jax": False}
+
+#: The compile mode that is JAX's; every other is torch.compile's.
+_JIT = "jit"
+
+
+def why_foreign(framework: str, mode: str | None) -> str | None:
+    """Why a compile mode is not one of this framework's, or None; eager (None) is everyone's."""
+    if framework == "torch" and mode == _JIT:
+        return "jit is JAX's compile mode; torch's are default, reduce_overhead, max_autotune"
+    if framework == "jax" and mode not in (None, _JIT):
+        return f"{mode} is a mode of torch.compile; JAX's is compile=jit"
+    return None
+
+
+class Given(Protocol):
+    """The arrays of a call: what the implementation is called with, and the incoming gradient where there is one."""
+
+    @property
+    def arguments(self) -> tuple[Array, ...]:
+        """q, k, v, and the bias where there is one."""
+
+    @property
+    def cotangent(self) -> Array | None:
+        """The gradient of the output; None for a forward pass."""
+
 
 class Event(Protocol):
-    """A point in the device's stream."""
+    """A point in the stream; without `device_events` its time is the host's when `wait` came back."""
 
     def record(self) -> None:
         """Put the point at the end of what has been issued."""
@@ -52,6 +80,10 @@ class Framework(Protocol):
 
     name: str
     on_gpu: bool
+    #: Whether events are the device's own, and `spin` and `capture` exist.
+    device_events: bool
+    #: What a row of compile=eager is flagged with, where users call no implementation so; else None.
+    eager_flag: str | None
     #: What is raised where the device's memory does not suffice.
     out_of_memory: tuple[type[BaseException], ...]
 
@@ -104,8 +136,10 @@ class Framework(Protocol):
     def copy(self, x: Array) -> Array:
         """A copy in memory of its own."""
 
-    def overwrite(self, x: Array, values: Array) -> None:
-        """Put values into the memory of x."""
+    def overwrite(self, x: Array, values: Array) -> Array:
+        """What stands for x from now on: x itself with these values in its memory, or `values` where none can be
+        written into.
+        """
 
     def equal(self, x: Array, y: Array) -> bool:
         """Whether two arrays hold the same bits."""
@@ -114,7 +148,9 @@ class Framework(Protocol):
         """Fill blocks of the device's memory, of these many bytes, with NaN and free them for the next to find."""
 
     def exact(self) -> AbstractContextManager[None]:
-        """Matrix products without TF32 and reduced-precision accumulation, whatever an implementation switched on."""
+        """Matrix products without TF32 and reduced-precision accumulation, whatever an implementation switched on; and
+        fp64. What is computed here stays here.
+        """
 
     # calls
     def compile(self, function: Callable[..., Any], options: dict[str, Any], tag: str) -> Callable[..., Any]:
@@ -125,10 +161,11 @@ class Framework(Protocol):
         """
 
     def differentiate(
-        self, function: Callable[..., Any], arrays: tuple[Array, ...], cotangent: Array, direction: str
+        self, function: Callable[..., Any], given: Given, direction: str
     ) -> Callable[[], tuple[Array, ...]]:
         """A call without arguments that runs `direction`: (out,), (dq, dk, dv) or (out, dq, dk, dv).
 
+        It computes with what `given` holds when it is called; `bwd` alone runs over the forward pass of its first call.
         Raises Unsupported where the compile mode cannot run the direction as it runs others.
         """
 
@@ -158,7 +195,7 @@ class Framework(Protocol):
         """A new event; only on a GPU."""
 
     def capture(self, calls: list[Callable[[], Any]]) -> Graph:
-        """The calls, one after the other, as one CUDA graph; only on a GPU. Raises GraphUnsupported, with why."""
+        """The calls, one after the other, as one CUDA graph; only with `device_events`. Raises GraphUnsupported."""
 
     def stream(self) -> int | None:
         """The handle of the stream that calls are issued to; None where it is not known."""
@@ -176,7 +213,7 @@ class Framework(Protocol):
         """Read (never write) enough memory to evict the inputs from L2; only on a GPU."""
 
     def spin(self, ms: float) -> None:
-        """Keep the device's stream busy for about this long without touching memory; only on a GPU."""
+        """Keep the device's stream busy for about this long without touching memory; only with `device_events`."""
 
     def free_memory(self) -> None:
         """Give cached blocks back to the device."""

@@ -13,6 +13,7 @@ from typing import Any, Callable, Iterator
 import torch
 
 from attnsweep.errors import CompileError, GraphUnsupported, Status
+from attnsweep.frameworks import DEVICE_EVENTS, Given
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
@@ -120,6 +121,8 @@ class Torch:
     """`attnsweep.frameworks.Framework` for PyTorch on one device."""
 
     name = "torch"
+    device_events = DEVICE_EVENTS["torch"]
+    eager_flag: str | None = None
     out_of_memory: tuple[type[BaseException], ...] = (torch.OutOfMemoryError,)
 
     def __init__(self, device: dict[str, Any]) -> None:
@@ -184,8 +187,8 @@ class Torch:
     def copy(self, x: torch.Tensor) -> torch.Tensor:
         return x.detach().clone()
 
-    def overwrite(self, x: torch.Tensor, values: torch.Tensor) -> None:
-        x.copy_(values)
+    def overwrite(self, x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        return x.copy_(values)
 
     def equal(self, x: torch.Tensor, y: torch.Tensor) -> bool:
         return bool(torch.equal(x, y))
@@ -266,8 +269,10 @@ class Torch:
         self._autotuning = Autotuning(benchmarker)
 
     def differentiate(
-        self, function: Callable[..., Any], arrays: tuple[torch.Tensor, ...], cotangent: Any, direction: str
+        self, function: Callable[..., Any], given: Given, direction: str
     ) -> Callable[[], tuple[torch.Tensor, ...]]:
+        # Their memory is written into (`overwrite`), so that they are read once.
+        arrays, cotangent = given.arguments, given.cotangent
         if direction == "fwd":
 
             def forward() -> tuple[torch.Tensor, ...]:

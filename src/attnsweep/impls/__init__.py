@@ -5,12 +5,11 @@ The parent binds a YAML to its class's keywords and asks whether a case is suppo
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
+from contextlib import AbstractContextManager
 from typing import Any
 
-from attnsweep import frameworks
+from attnsweep import dotted, frameworks
 from attnsweep.case import Case
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError
@@ -37,7 +36,7 @@ def bind(impl: dict[str, Any]) -> type[Attention]:
     """
     name = impl.get("name")
     if not isinstance(name, str) or not name:
-        raise ConfigError("an implementation's YAML needs a name")
+        raise ConfigError(f"impl.name must be text, not {name!r}")
     cls = _target(name, impl.get("_target_"))
     known = keywords(cls)
     given = set(impl) - {"_target_"}
@@ -47,7 +46,8 @@ def bind(impl: dict[str, Any]) -> type[Attention]:
     lacking = sorted(key for key, required in known.items() if required and key not in given)
     if lacking:
         raise ConfigError(f"impl {name}: {', '.join(lacking)} must be given")
-    cls.validate(impl)
+    with _asking(impl):
+        cls.validate(impl)
     return cls
 
 
@@ -66,7 +66,8 @@ def framework(impl: dict[str, Any]) -> str:
 
 def why_unsupported(impl: dict[str, Any], case: Case, device: Device, compile: dict[str, Any]) -> str | None:
     """Why the implementation cannot do this case on this device in this compile mode, or None. Imports no library."""
-    return build(impl).why_unsupported(case, device, compile)
+    with _asking(impl):
+        return build(impl).why_unsupported(case, device, compile)
 
 
 def why_not_on(impl: dict[str, Any], device: Device) -> str | None:
@@ -83,7 +84,8 @@ def why_missing(impl: dict[str, Any]) -> str | None:
 
 def work(impl: dict[str, Any], case: Case) -> Work:
     """What one call of the implementation does in this case. Imports no library."""
-    return build(impl).work(case)
+    with _asking(impl):
+        return build(impl).work(case)
 
 
 def keywords(cls: type) -> dict[str, bool]:
@@ -101,14 +103,15 @@ def keywords(cls: type) -> dict[str, bool]:
     return known
 
 
-def _target(name: str, target: Any) -> type[Attention]:
-    if not isinstance(target, str) or "." not in target:
-        raise ConfigError(f"impl {name}: _target_ must be package.module.Class, not {target!r}")
-    module_name, _, attribute = target.rpartition(".")
-    try:
-        cls = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"impl {name}: _target_ {target} cannot be imported: {error}") from None
+def _target(name: str, path: Any) -> type[Attention]:
+    cls = dotted.target(f"impl {name}", "Class", path)
     if not (isinstance(cls, type) and issubclass(cls, Attention)):
-        raise ConfigError(f"impl {name}: _target_ {target} is not a subclass of attnsweep.impls.Attention")
+        raise ConfigError(f"impl {name}: _target_ {path} is not a subclass of attnsweep.impls.Attention")
+    if inspect.isabstract(cls):
+        lacking = ", ".join(sorted(cls.__abstractmethods__))
+        raise ConfigError(f"impl {name}: _target_ {path} cannot be built: it has no {lacking}")
     return cls
+
+
+def _asking(impl: dict[str, Any]) -> AbstractContextManager[None]:
+    return dotted.asking(f"impl {impl['name']}", impl["_target_"])

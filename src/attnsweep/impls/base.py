@@ -12,9 +12,10 @@ from abc import ABC, abstractmethod
 from importlib.machinery import PathFinder
 from typing import Any, Callable, ClassVar
 
-from attnsweep import metrics
+from attnsweep import frameworks, metrics
 from attnsweep.case import Case
 from attnsweep.devices import Device
+from attnsweep.dotted import is_dotted
 from attnsweep.errors import ConfigError, Missing
 
 LAYOUTS = ("bshd", "bhsd")
@@ -78,7 +79,7 @@ SUPPORTS: dict[str, tuple[Callable[[Any], bool], str]] = {
 #: Those of them that no case changes.
 HARDWARE = ("devices", "min_compute_capability", "max_compute_capability")
 ENV: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "python": (lambda value: isinstance(value, str), "the path of an interpreter"),
+    "python": (lambda value: isinstance(value, str) and value.isprintable(), "the path of an interpreter"),
     "requirements": (_requirements, "a list of lines of a requirements file"),
     "python_version": (_python_version, 'a version in quotes such as "3.11"'),
     "variables": (lambda value: isinstance(value, dict), "a mapping of names to values"),
@@ -120,7 +121,7 @@ class Attention(ABC):
     belongs in `prepare`, everything that it does for each call belongs in the function.
     """
 
-    framework: ClassVar[str] = "torch"
+    framework: str = "torch"
     #: False for a ceiling: its output is not attention's, is not checked and never ranked.
     is_attention: ClassVar[bool] = True
     #: The module whose absence means `missing`; None where the framework itself is the library.
@@ -148,6 +149,7 @@ class Attention(ABC):
         self.rules = supports or {}
         self.env = env or {}
         self.kernels = kernels or {}
+        self.framework = framework or type(self).framework
         given = {key: value for key, value in (precision or {}).items() if value is not None}
         #: None for the case's own precision, else `class`, `cosine` and `rel_l1`.
         self.precision = {**LIMITS, **given} if given else None
@@ -158,7 +160,7 @@ class Attention(ABC):
         name = impl["name"]
         for key, kinds, what in _TYPES:
             value = impl.get(key)
-            if value is not None and not isinstance(value, kinds):
+            if value is not None and (not isinstance(value, kinds) or value == ""):
                 raise ConfigError(f"impl {name}: {key} must be {what}, not {value!r}")
         if impl.get("layout", "bshd") not in LAYOUTS:
             raise ConfigError(f"impl {name}: layout must be one of {', '.join(LAYOUTS)}, not {impl['layout']!r}")
@@ -192,7 +194,8 @@ class Attention(ABC):
     def why_unsupported(self, case: Case, device: Device, compile: dict[str, Any]) -> str | None:
         """The first of the YAML's rules that the case breaks, or what `supports` says."""
         return (
-            broken_rule(self.rules, case, device, compile["name"])
+            frameworks.why_foreign(self.framework, compile.get("mode"))
+            or broken_rule(self.rules, case, device, compile["name"])
             or _unreplayed(case, device, compile.get("mode"))
             or self.supports(case, device, compile["name"])
         )
@@ -266,7 +269,7 @@ class FunctionAttention(Attention):
                 raise ConfigError(f"impl {name}: {key} must be {what} or null, not {impl[key]!r}")
         if output not in (None, "first") and not isinstance(output, int):
             raise ConfigError(f"impl {name}: output must be an index, first or null, not {output!r}")
-        if not isinstance(function, str) or "." not in function:
+        if not is_dotted(function):
             raise ConfigError(f"impl {name}: function must be package.module.function, not {function!r}")
         fields = [field for field in dir(Case) if not field.startswith("_")]
         fields += list(Case.__dataclass_fields__)

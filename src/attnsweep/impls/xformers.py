@@ -34,7 +34,7 @@ class XformersAttention(Attention):
     @classmethod
     def validate(cls, impl: dict[str, Any]) -> None:
         super().validate(impl)
-        if impl.get("op") is not None and impl["op"] not in OPS:
+        if impl.get("op") is not None and impl["op"] not in tuple(OPS):
             raise ConfigError(f"impl {impl['name']}: op must be one of {', '.join(OPS)} or null, not {impl['op']!r}")
 
     def supports(self, case: Case, device: Device, compile_mode: str) -> str | None:

@@ -1,4 +1,4 @@
-"""One attempt at one cell: its two pipes, its deadline and what its zygote says, as its slot watches them."""
+"""One attempt at one cell: its two pipes, its deadlines and what its zygote says, as its slot watches them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ import secrets
 import select
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from attnsweep.limits import Phases
+from attnsweep.pool import cputime
 from attnsweep.pool.cell_log import CellLog
+from attnsweep.pool.deadlines import Standing, Watch
 from attnsweep.pool.ending import LOG_LINES, Seen, timestamp
 from attnsweep.pool.interrupt import Stop
 from attnsweep.pool.warm import Zygote
@@ -37,7 +41,8 @@ class Sampler(Protocol):
 class Inbox:
     """The parent's end of an outcome pipe: lines of JSON, of which only those with the token count.
 
-    `outcome` is the first complete one, `phase` the last announced, `capped`: more than `cap_bytes` came.
+    `outcome` is the first complete one, `phase` the last announced, `phases` all since somebody last took them out;
+    `capped`: more than `cap_bytes` came.
     """
 
     def __init__(self, token: str, cap_bytes: int) -> None:
@@ -47,6 +52,7 @@ class Inbox:
         self._size = 0
         self.outcome: dict[str, Any] | None = None
         self.phase: str | None = None
+        self.phases: list[str] = []
         self.capped = False
 
     def feed(self, data: bytes) -> None:
@@ -76,6 +82,7 @@ class Inbox:
                 self.outcome = message["outcome"]
         elif message.get("event") == "phase":
             self.phase = str(message.get("phase"))
+            self.phases.append(self.phase)
 
 
 class Attempt:
@@ -90,14 +97,17 @@ class Attempt:
         *,
         log_path: Path,
         timeout_s: float,
+        phases: Phases,
         grace_s: float,
         stuck_s: float,
         cap_bytes: int,
         stop: Stop,
         sensors: Sampler | None,
+        tell: Callable[[Standing], None],
     ) -> None:
-        self._zygote, self._stop, self._sensors = zygote, stop, sensors
-        self._timeout_s, self._grace_s, self._stuck_s = timeout_s, grace_s, stuck_s
+        self._zygote, self._stop, self._sensors, self._tell = zygote, stop, sensors, tell
+        self._grace_s, self._stuck_s = grace_s, stuck_s
+        self._watch = Watch(timeout_s, phases, time.monotonic(), self._cpu_s)
         self._token = secrets.token_hex(16)
         self._inbox = Inbox(self._token, cap_bytes)
         self._log = CellLog(log_path)
@@ -147,7 +157,7 @@ class Attempt:
         seen.started_at = timestamp()
         seen.requested_s = now = time.monotonic()
         ooms = oom_kills()
-        self._rungs = self._ladder(now + self._timeout_s)
+        self._tell(self._watch.standing())
         try:
             sent = self._zygote.send({**request, "token": self._token}, [self._outcome_write, self._log_write])
         except ValueError as error:
@@ -160,12 +170,14 @@ class Attempt:
             self._poll.register(fd, select.POLLIN)
         next_sample = now
         while not self._over:
-            wake = self._rungs[0][0]
+            wake = self._rungs[0][0] if self._rungs else self._watch.wake(time.monotonic())
             if self._sensors is not None:
                 wake = min(wake, next_sample)
             # What happened comes before the clock: a parent that was stopped wakes up late.
             self._handle({fd for fd, _ in self._poll.poll(max(0.0, wake - time.monotonic()) * 1e3)})
             now = time.monotonic()
+            if not self._over and not self._rungs:
+                self._mind(now)
             while not self._over and self._rungs and now >= self._rungs[0][0]:
                 self._climb(self._rungs.pop(0)[1])
             if self._sensors is not None and now >= next_sample and not self._over:
@@ -197,6 +209,17 @@ class Attempt:
         seen.log_end = self._log.last_lines(LOG_LINES)
         return seen
 
+    def _mind(self, now: float) -> None:
+        """Look at the CPU time where that is due, and begin to end the cell once it is late."""
+        if self._watch.look(now):
+            self._tell(self._watch.standing())
+        self.seen.late = self._watch.late(now)
+        if self.seen.late is not None:
+            self._rungs = self._ladder(now)
+
+    def _cpu_s(self) -> float:
+        return cputime.below(self._zygote.ready["pid"])
+
     def _ladder(self, deadline: float) -> list[tuple[float, int | None]]:
         """When to send which signal to the cell; the last rung, None, is for the zygote itself."""
         kill = deadline + self._grace_s
@@ -210,7 +233,6 @@ class Attempt:
         ]
 
     def _climb(self, number: int | None) -> None:
-        self.seen.signalled = True
         if number is None:
             self.seen.stuck = self._over = True
         else:
@@ -253,6 +275,10 @@ class Attempt:
     def _read_outcome(self) -> bool:
         data = self._read(self._outcome_read)
         self._inbox.feed(data)
+        for phase in self._inbox.phases:
+            if self._watch.enter(phase, time.monotonic()):
+                self._tell(self._watch.standing())
+        self._inbox.phases.clear()
         return bool(data)
 
     def _read(self, fd: int) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 
 from attnsweep.child import EXIT_PIPE_LOST
 from attnsweep.errors import Status
+from attnsweep.pool.deadlines import Late
 
 #: Signals that a scheduler or a terminal sends to every process: not the cell's own doing.
 _FROM_OUTSIDE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -50,7 +51,7 @@ class Seen:
     """What a slot saw of one attempt at a cell.
 
     `exit` is the exit code, or minus the signal, None where nobody could report it; `failed` is why nothing
-    was forked; `signalled`: the slot sent a signal for the deadline; `stuck`: it ended with its zygote alone;
+    was forked; `late`: the deadline for which the slot ended it; `stuck`: it ended with its zygote alone;
     `strays_left`: processes that resisted SIGKILL; `died`: the zygote ended by itself; `stopped`: the sweep
     ended; `oom`: the kernel's OOM killer struck meanwhile; `capped`: the outcome was larger than allowed.
     `flags` and `looked_s` are Ending's.
@@ -62,7 +63,7 @@ class Seen:
     outcome: dict[str, Any] | None = None
     phase: str | None = None
     capped: bool = False
-    signalled: bool = False
+    late: Late | None = None
     stuck: bool = False
     strays_left: int = 0
     died: bool = False
@@ -86,17 +87,17 @@ class Seen:
 
 def interrupted(seen: Seen) -> bool:
     """Whether something outside ended the attempt, so that it says nothing about the cell."""
-    if seen.outcome is not None or seen.capped or seen.signalled or seen.failed is not None or seen.stopped:
+    if seen.outcome is not None or seen.capped or seen.late is not None or seen.failed is not None or seen.stopped:
         return False
     return seen.died or (seen.exit is not None and -seen.exit in _FROM_OUTSIDE)
 
 
-def decide(seen: Seen, *, timeout_s: float, cap_bytes: int) -> Ending:
+def decide(seen: Seen, *, cap_bytes: int) -> Ending:
     """The ending that an attempt amounts to; a second interruption counts as a crash.
 
     A complete outcome wins over a deadline that passed while it was being written.
     """
-    status, reason, trace = _status(seen, timeout_s, cap_bytes)
+    status, reason, trace = _status(seen, cap_bytes)
     return Ending(
         status=status,
         reason=reason,
@@ -137,7 +138,7 @@ def timestamp() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
-def _status(seen: Seen, timeout_s: float, cap_bytes: int) -> tuple[Status | None, str | None, str | None]:
+def _status(seen: Seen, cap_bytes: int) -> tuple[Status | None, str | None, str | None]:
     during = f" (in phase {seen.phase})" if seen.phase else ""
     log = seen.log_end or None
     if seen.capped:
@@ -148,13 +149,9 @@ def _status(seen: Seen, timeout_s: float, cap_bytes: int) -> tuple[Status | None
         return None, None, None
     if seen.failed is not None:
         return Status.ERROR, f"no process could be started for it: {seen.failed}", log
-    if seen.signalled or seen.stuck:
+    if seen.late is not None:
         stuck = "; stuck: only ending its zygote ended it" if seen.stuck else ""
-        return (
-            Status.TIMEOUT,
-            f"still running after its deadline of {timeout_s:g} s{during}{stuck}",
-            _where(seen),
-        )
+        return Status.TIMEOUT, f"{_lateness(seen.late, during)}{stuck}", _where(seen)
     if seen.died:
         return Status.CRASHED, f"its zygote died twice{during}", log
     if seen.oom and seen.exit_signal == "SIGKILL":
@@ -170,6 +167,17 @@ def _status(seen: Seen, timeout_s: float, cap_bytes: int) -> tuple[Status | None
     if seen.exit == EXIT_PIPE_LOST:
         return Status.CRASHED, f"exit {seen.exit} without outcome: it closed the pipe for it{during}", log
     return Status.CRASHED, f"exit {seen.exit} without outcome{during}", log
+
+
+def _lateness(late: Late, during: str) -> str:
+    """What was late, whether it was busy, and which setting gives it longer."""
+    times = f"{late.times} times " if late.times > 1 else ""
+    said = f"still running after {times}its deadline of {late.limit_s:g} s{during}"
+    if late.cpu_s is not None and late.window_s is not None:
+        used = f"{late.cpu_s:.1f} s of CPU in the last {late.window_s:.3g} s"
+        nothing = f"no CPU time for {late.window_s:.3g} s"
+        said += f": {'still busy, ' if late.busy else ''}{used if late.cpu_s >= 0.05 else nothing}"
+    return f"{said}; pool.{late.setting} raises it"
 
 
 def _of_outcome(outcome: dict[str, Any]) -> tuple[Status, str | None, str | None]:

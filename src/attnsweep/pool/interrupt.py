@@ -7,7 +7,7 @@ import select
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -46,6 +46,13 @@ class Stop:
         """Give the descriptors back, when no thread polls them any more."""
         os.close(self._read)
         os.close(self._write)
+
+
+@contextmanager
+def listening() -> Iterator[Stop]:
+    """A Stop that SIGINT, SIGTERM and SIGHUP request meanwhile."""
+    with closing(Stop()) as stop, signals(stop):
+        yield stop
 
 
 @contextmanager

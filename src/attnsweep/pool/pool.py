@@ -12,7 +12,8 @@ from pathlib import Path
 from attnsweep.devices import Device
 from attnsweep.errors import AttnsweepError
 from attnsweep.plan import Cell
-from attnsweep.pool import interrupt, locks
+from attnsweep.pool import interrupt, locks, scratch
+from attnsweep.pool.deadlines import Standing
 from attnsweep.pool.ending import Ending
 from attnsweep.pool.interrupt import Stop
 from attnsweep.pool.slot import Limits, Shared, Slot
@@ -21,6 +22,10 @@ __all__ = ["Ending", "Limits", "Pool"]
 
 Started = Callable[[Cell, Device], None]
 Finished = Callable[[Cell, Device, Ending], None]
+
+
+#: How long a signal may go unheard, in seconds, at most.
+_WAKE_S = 0.2
 
 
 def _say(sentence: str) -> None:
@@ -62,7 +67,8 @@ class Pool:
 
     `log_folder` (made if missing) gets `<cell id>.log` for each cell that writes to stdout or stderr. `run`
     is the entry point of every cell, as module:function. `waiting` is told who holds a device's lock, or uses it
-    although we hold that.
+    although we hold that. `watching` is told, from any thread, about once a second, where a running cell is; it must
+    not block. `stop` is the sweep's own end, where that can come before `run` and after it.
     """
 
     def __init__(
@@ -77,10 +83,12 @@ class Pool:
         stuck_s: float = Limits.stuck_s,
         warm: int = Limits.warm,
         waiting: Callable[[str], None] = _say,
+        watching: Callable[[Cell, Standing], None] = lambda cell, standing: None,
+        stop: Stop | None = None,
     ) -> None:
         self._devices, self._log_folder, self._entry = devices, log_folder.absolute(), run
         self._limits = Limits(grace_s, ready_timeout_s, outcome_cap_bytes, stuck_s, warm)
-        self._waiting = waiting
+        self._waiting, self._watching, self._stop = waiting, watching, stop
         self._telling = threading.Lock()
 
     def run(
@@ -96,10 +104,11 @@ class Pool:
         and cells are left that no other device could take.
         """
         self._log_folder.mkdir(parents=True, exist_ok=True)
+        scratch.discard_left()
         here = {device.uuid: device for device in self._devices}
         owners = {group: here[uuid] for group, uuid in (begun or {}).items() if uuid in here}
-        queue, stop = Queue(cells, owners), Stop()
-        shared = Shared(stop, self._limits, self._log_folder, self._entry, os.getcwd(), self._tell)
+        queue, stop = Queue(cells, owners), Stop() if self._stop is None else self._stop
+        shared = Shared(stop, self._limits, self._log_folder, self._entry, os.getcwd(), self._tell, self._watching)
         stuck: list[str] = []
 
         def work(device: Device) -> None:
@@ -117,11 +126,14 @@ class Pool:
                 futures = [threads.submit(work, device) for device in self._devices]
                 for future in futures:
                     future.add_done_callback(ended)
-                wait(futures)
+                # The kernel may hand a signal to any thread, and its handler runs when this one next wakes up
+                while wait(futures, timeout=_WAKE_S).not_done:
+                    pass
             finally:
                 stop.request()
                 threads.shutdown()
-                stop.close()
+                if self._stop is None:
+                    stop.close()
         for future in futures:
             future.result()
         if stop.cause is None and len(queue):

@@ -42,7 +42,8 @@ def environment(interpreter: Interpreter, folder: Path) -> dict[str, str]:
         variables["PYTHONNOUSERSITE"] = "1"
     variables.pop("HYDRA_FULL_ERROR", None)
     # A cell's TMPDIR is its own and goes with it; a compiler's cache must outlive the cell.
-    variables.setdefault("TORCHINDUCTOR_CACHE_DIR", _inductor_cache())
+    variables.setdefault("TORCHINDUCTOR_CACHE_DIR", _cache("torchinductor"))
+    variables.setdefault("JAX_COMPILATION_CACHE_DIR", _cache("attnsweep_jax"))
     variables.update(interpreter.variables)
     # Relative entries mean the parent's working folder, which the zygote does not start in.
     users = [os.path.abspath(entry) for entry in variables.get("PYTHONPATH", "").split(":") if entry]
@@ -92,10 +93,10 @@ def _linked(folder: Path, package: Path) -> Path:
     return folder
 
 
-def _inductor_cache() -> str:
-    """torch's own default for TORCHINDUCTOR_CACHE_DIR (torch/_inductor/runtime/cache_dir_utils.py)."""
+def _cache(name: str) -> str:
+    """A folder of this user's; of `torchinductor` torch's own default (torch/_inductor/runtime/cache_dir_utils.py)."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = f"uid_{os.getuid()}"
-    return os.path.join(tempfile.gettempdir(), "torchinductor_" + re.sub(r'[\\/:*?"<>|]', "_", user))
+    return os.path.join(tempfile.gettempdir(), f"{name}_" + re.sub(r'[\\/:*?"<>|]', "_", user))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import shutil
-import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,9 @@ from attnsweep.devices import Device, Sensors
 from attnsweep.errors import Status
 from attnsweep.interpreters import Interpreter
 from attnsweep.plan import Cell
-from attnsweep.pool import ending, pyenv
+from attnsweep.pool import ending, pyenv, scratch
 from attnsweep.pool.attempt import Attempt
+from attnsweep.pool.deadlines import Standing
 from attnsweep.pool.ending import Ending, Seen
 from attnsweep.pool.interrupt import Stop
 from attnsweep.pool.neighbours import Neighbours
@@ -42,16 +41,22 @@ class Limits:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why no cell can run in an interpreter."""
+    """Why no cell can run in an interpreter; `unfit` is why no child forked there would live, where that is why."""
 
     status: Status
     reason: str
     traceback: str | None
+    unfit: str | None = None
 
 
 @dataclass
 class Shared:
-    """What the slots of one sweep have in common; `say` tells the user a sentence."""
+    """What the slots of one sweep have in common; `say` tells the user a sentence, `watching` is told where a
+    running cell is, and must not block.
+
+    `spawning` has the interpreters whose preload is unfit for forking, and which slot found that out: their cells
+    are spawned instead.
+    """
 
     stop: Stop
     limits: Limits
@@ -59,7 +64,9 @@ class Shared:
     run: str
     cwd: str
     say: Callable[[str], None]
+    watching: Callable[[Cell, Standing], None]
     refused: dict[Interpreter, Refusal] = field(default_factory=dict)
+    spawning: dict[Interpreter, Slot] = field(default_factory=dict)
 
 
 class Slot:
@@ -104,7 +111,7 @@ class Slot:
                 seen.stopped = True
             if again or self.stuck:
                 break
-        return ending.decide(seen, timeout_s=cell.timeout_s, cap_bytes=limits.outcome_cap_bytes)
+        return ending.decide(seen, cap_bytes=limits.outcome_cap_bytes)
 
     def _watched(self, zygote: Zygote, cell: Cell) -> Seen:
         """One attempt, and whether others had the device open just before or just after it."""
@@ -116,12 +123,14 @@ class Slot:
             foreign = self._neighbours.foreign()
             seen.looked_s = time.monotonic() - begin
         seen.flags = self._flags | ({"foreign_process"} if foreign else set())
+        if zygote.interpreter != cell.interpreter:
+            seen.flags |= {"spawned"}
         return seen
 
     def _attempt(self, zygote: Zygote, cell: Cell) -> Seen:
         limits = self._shared.limits
         try:
-            temporary = tempfile.mkdtemp(prefix="attnsweep-cell-")
+            temporary = scratch.Folder()
         except OSError as error:
             now = time.monotonic()
             why = f"its folder for temporary files cannot be made ({error.strerror})"
@@ -131,21 +140,25 @@ class Slot:
                 zygote,
                 log_path=self._shared.log_folder / f"{cell.id}.log",
                 timeout_s=cell.timeout_s,
+                phases=cell.phases,
                 grace_s=limits.grace_s,
                 stuck_s=limits.stuck_s,
                 cap_bytes=limits.outcome_cap_bytes,
                 stop=self._shared.stop,
                 sensors=self._sensors,
+                tell=lambda standing: self._shared.watching(cell, standing),
             ) as attempt:
-                attempt.run(self._request(cell, temporary))
+                attempt.run(self._request(cell, temporary.path))
+                if attempt.seen.stuck and attempt.group is None:
+                    # Nothing was forked: its zygote is as good as dead, and the cell is not late
+                    attempt.seen.died, attempt.seen.late = True, None
                 if not attempt.reported or attempt.seen.strays_left:
-                    self._end(cell.interpreter, kill=not attempt.seen.stopped, cell=attempt.group)
+                    self._end(zygote.interpreter, kill=not attempt.seen.stopped, cell=attempt.group)
                     if not attempt.gone(_GONE_S):
                         self._retire(attempt.group)
                 return attempt.finish()
         finally:
-            # What cannot be removed (a mount, say) must not cost the sweep: it stays in the temporary folder.
-            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.discard()
 
     def _request(self, cell: Cell, temporary: str) -> dict[str, Any]:
         variables: dict[str, str | None] = {
@@ -162,7 +175,11 @@ class Slot:
         }
 
     def _zygote(self, interpreter: Interpreter) -> Zygote | None:
-        """The interpreter's warm zygote, started if need be; None when it is refused or the sweep ends."""
+        """The interpreter's warm zygote, started if need be; None when it is refused or the sweep ends.
+
+        Where what it preloads is unfit for forking, it is one that preloads nothing (isolation=spawn).
+        """
+        interpreter = self._forkable(interpreter)
         zygote = self._warm.get(interpreter)
         if zygote is not None and zygote.alive():
             self._warm.move_to_end(interpreter)
@@ -179,11 +196,25 @@ class Slot:
                 return started
             if self._shared.stop.wait(_SAME_SIGNAL_S):
                 return None
+            if started.unfit is not None and interpreter.preload:
+                self._spawn(interpreter, started.unfit)
+                return self._zygote(interpreter)
             self._shared.refused[interpreter] = started
             # One that died may have been shot from outside; one that said no says it again.
             if started.status is not Status.CRASHED:
                 return None
         return None
+
+    def _forkable(self, interpreter: Interpreter) -> Interpreter:
+        return replace(interpreter, preload=()) if interpreter in self._shared.spawning else interpreter
+
+    def _spawn(self, interpreter: Interpreter, why: str) -> None:
+        """From now on its cells are spawned; the slot that found it out first tells the user why."""
+        if self._shared.spawning.setdefault(interpreter, self) is self:
+            self._shared.say(
+                f"{why}: cells in {interpreter.python} import it themselves, which takes longer, "
+                "and get the flag spawned"
+            )
 
     def _start(self, interpreter: Interpreter) -> Zygote | Refusal:
         """A zygote that is ready, or why there is none."""
@@ -208,9 +239,10 @@ class Slot:
             if interpreter.recipe is not None:
                 install = "its env.requirements must name what brings"
             install = f"; {install} {needs}" if needs else ""
-            # A library that is not there is missing; one that spoils the process for forking is in the way.
-            status = Status.ERROR if answer.get("unfit") else Status.MISSING
-            return Refusal(status, f"{python} cannot run cells: {answer['why']}{install}", words)
+            # A library that is not there is missing; what is unfit for forking with nothing preloaded is in the way.
+            unfit = answer["why"] if answer.get("unfit") else None
+            status = Status.MISSING if unfit is None else Status.ERROR
+            return Refusal(status, f"{python} cannot run cells: {answer['why']}{install}", words, unfit)
         if start is Start.LATE:
             seconds = shared.limits.ready_timeout_s
             return Refusal(Status.ERROR, f"{python} was not ready for cells within {seconds:g} s", words)
@@ -226,7 +258,7 @@ class Slot:
         self.stuck = f"{self.device.name} ({self.device.uuid}): SIGKILL does not end process {processes}"
 
     def _not_run(self, cell: Cell) -> Ending:
-        refusal = self._shared.refused.get(cell.interpreter)
+        refusal = self._shared.refused.get(self._forkable(cell.interpreter))
         if refusal is None or self._shared.stop.requested:
             return ending.without_process(None, None, None)
         return ending.without_process(refusal.status, refusal.reason, refusal.traceback)

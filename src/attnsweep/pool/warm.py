@@ -141,8 +141,9 @@ class Zygote:
         left = kill_marked(self._token, _KILL_S)
         if self._process.poll() is None:
             left.append(self._process.pid)
-        if self.log_path.exists() and self.log_path.stat().st_size == 0:
-            self.log_path.unlink()
+        with contextlib.suppress(OSError):  # its folder is gone, or cannot be written any more
+            if self.log_path.stat().st_size == 0:
+                self.log_path.unlink()
         return left
 
     def last_words(self, lines: int = 20) -> str:
@@ -154,6 +155,13 @@ class Zygote:
         except FileNotFoundError:
             return ""
         return "\n".join(text.splitlines()[-lines:])
+
+
+def discard_logs(folder: Path) -> None:
+    """Remove the empty logs of zygotes whose sweep was killed; no other may run in this folder. Raises OSError."""
+    for path in folder.glob("zygote-*.log"):
+        if path.stat().st_size == 0:
+            path.unlink()
 
 
 def marked(token: str) -> list[int]:

@@ -179,10 +179,12 @@ def order_statistic(values: list[float]) -> tuple[float, float]:
     six values cannot reach 95 %: their range is returned.
     """
     ordered = sorted(values)
-    n, cut, below = len(ordered), 0, 0.0
+    n, cut = len(ordered), 0
+    # Ways in which k or fewer of n lie below the median, of 2**n; each number of ways follows from the one before.
+    ways, below = 1, 0
     for k in range(n // 2):
-        below += math.comb(n, k) / 2**n
-        if 2 * below > 0.05:
+        below += ways
+        if 40 * below > 2**n:
             break
-        cut = k
+        cut, ways = k, ways * (n - k) // (k + 1)
     return ordered[cut], ordered[n - 1 - cut]

@@ -13,6 +13,9 @@ from attnsweep.report.words import placed
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+#: The most bars of a figure, the best standings'.
+BARS = 40
+
 
 def winner_bars(section: Section, styles: dict[str, Style]) -> Figure:
     """Horizontal bars, best on top: the speed-up over the baseline, or wins where there is none."""
@@ -25,13 +28,14 @@ def winner_bars(section: Section, styles: dict[str, Style]) -> Figure:
         for one, name in zip(section.standings, names(section), strict=True)
         if one.speedup is not None or not based
     ]
-    standings, labels, lengths, notes = zip(*shown, strict=True)
+    told = f"{len(shown) - BARS} more not drawn" if len(shown) > BARS else ""
+    standings, labels, lengths, notes = zip(*shown[:BARS], strict=True)
     left = 0.35 + 0.078 * max(len(text) for text in labels)
     longest = max([*lengths, 1.0]) * 1.02
     ends = [4.2 * length / longest + 0.072 * len(note) for length, note in zip(lengths, notes, strict=True)]
     right = 0.2 + max(0.0, *(end - 4.2 for end in ends))
     width = left + 4.2 + right
-    above = 0.22 + 0.175 * len(heading(section, width))
+    above = 0.22 + 0.175 * len(heading(section, width, told))
     height = above + 0.29 * len(labels) + 0.65
     figure = Figure(figsize=(width, height))
     top = 1 - above / height
@@ -69,7 +73,7 @@ def winner_bars(section: Section, styles: dict[str, Style]) -> Figure:
     else:
         ax.axvline(1.0, color="#444444", linewidth=0.9, linestyle=(0, (2, 2)))
         ax.set_xlabel(drawable(f"speed-up over {section.baseline} (geometric mean)", 70))
-    set_heading(figure, section, width)
+    set_heading(figure, section, width, told)
     return figure
 
 

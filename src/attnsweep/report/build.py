@@ -11,7 +11,7 @@ from attnsweep.report.accuracy import accuracy_table
 from attnsweep.report.aggregate import ENOUGH
 from attnsweep.report.compiling import compile_table
 from attnsweep.report.csvfile import to_csv
-from attnsweep.report.derive import Derived
+from attnsweep.report.derive import LARGEST, Derived
 from attnsweep.report.failures import counts, failure_table, failures
 from attnsweep.report.html import Block, Content
 from attnsweep.report.kernels import kernel_table
@@ -50,6 +50,9 @@ METHOD = (
 )
 
 
+_NOT_DRAWN = f"There are no plots: only the {LARGEST} tables with most results are drawn."
+
+
 def content_of(derived: Derived, loaded: Loaded, drawn: Sequence[plots.Plot]) -> Content:
     """Everything that the page and the Markdown summary say."""
     notes = Footnotes(derived)
@@ -65,7 +68,7 @@ def content_of(derived: Derived, loaded: Loaded, drawn: Sequence[plots.Plot]) ->
             best=best_table(section, notes),
             standings=standings_table(section, notes),
             plots=tuple(plot for plot in drawn if plot.section is section),
-            no_plot=no_plot(section),
+            no_plot=no_plot(section) if section in derived.largest else _NOT_DRAWN,
         )
         for number, section in enumerate(derived.sections, start=1)
     )
@@ -94,8 +97,8 @@ def _aside(derived: Derived, loaded: Loaded) -> list[str]:
     if derived.superseded:
         said.append(f"{count(derived.superseded, 'record')} superseded by newer measurements of the same left out.")
     if loaded.replaced:
-        said.append(f"{count(loaded.replaced, 'record')} replaced by a newer one of the same cell.")
-    return said + [f"Not read: {sentence}." for sentence in loaded.unreadable]
+        said.append(f"{count(loaded.replaced, 'record')} left out: of one cell the newest counts.")
+    return said + [f"Left out, {sentence}." for sentence in loaded.left_out]
 
 
 def write_report(derived: Derived, loaded: Loaded, folder: Path) -> Content:

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 def names(section: Section) -> list[str]:
     """The labels of the standings as a plot shows them, all different; a star marks another precision."""
-    found: list[str] = []
+    found: dict[str, None] = {}
     for standing in section.standings:
         name, number = drawable(standing.label.text), 1
         star = " *" if starred(section, standing.label.text) else ""
         while name + star in found:
             number += 1
             name = f"{drawable(standing.label.text)} #{number}"
-        found.append(name + star)
-    return found
+        found[name + star] = None
+    return list(found)
 
 
 def starred(section: Section, text: str) -> bool:
@@ -39,12 +39,15 @@ def starred(section: Section, text: str) -> bool:
     return not native
 
 
-def heading(section: Section, width: float, shown: str = "") -> list[str]:
-    """Title above, what is constant, what the star means and what is `shown` below, wrapped to the figure's width."""
+def heading(section: Section, width: float, shown: str = "", timed: bool = True) -> list[str]:
+    """Title above, what is constant, what the star means and what is `shown` below, wrapped to the figure's width.
+
+    What is not `timed` has no timer.
+    """
     room = int((width - 0.3) / 0.085)
     lines = [drawable(title(section), room)]
     timer = listing(list(dict.fromkeys(case.timer for case in section.rankable)))
-    below = "; ".join(part for part in (constants(section), f"timer {timer}" if timer else "") if part)
+    below = "; ".join(part for part in (constants(section), f"timer {timer}" if timer and timed else "") if part)
     if any(starred(section, one.label.text) for one in section.standings):
         below += ("; " if below else "") + "* not in the case's own precision"
     for told in (below, shown):
@@ -52,5 +55,5 @@ def heading(section: Section, width: float, shown: str = "") -> list[str]:
     return lines
 
 
-def set_heading(figure: Figure, section: Section, width: float, shown: str = "") -> None:
-    figure.suptitle("\n".join(heading(section, width, shown)), x=0.1 / width, ha="left", fontsize=10)
+def set_heading(figure: Figure, section: Section, width: float, shown: str = "", timed: bool = True) -> None:
+    figure.suptitle("\n".join(heading(section, width, shown, timed)), x=0.1 / width, ha="left", fontsize=10)

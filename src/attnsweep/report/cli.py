@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -47,7 +49,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; its exit code is 0 if a report was written, 2 for a mistake in the arguments."""
+    """Run the command; its exit code is 0 if a report was written, 2 for a mistake in the arguments.
+
+    What reads standard output may go before its end: the report is written by then.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names in a terminal's encoding that lacks them become \\u6f22.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return _run(_parser().parse_args(argv))
     except ConfigError as error:
@@ -70,7 +78,8 @@ def _run(arguments: argparse.Namespace) -> int:
         content = build.write_report(derived, loaded, folder)
     except OSError as error:
         raise ConfigError(f"the report cannot be written to {folder}: {error.strerror or error}") from None
-    _show(derived, loaded, content, folder)
+    with suppress(SystemExit):  # what rich makes of a reader that has gone
+        _show(derived, loaded, content, folder)
     return 0
 
 
@@ -83,12 +92,14 @@ def _show(derived: Derived, loaded: Loaded, content: Content, folder: Path) -> N
     from attnsweep.report.notes import Footnotes
     from attnsweep.report.summary import best_table, standings_table
     from attnsweep.report.tables import to_rich
-    from attnsweep.report.text import line
+    from attnsweep.report.text import count, line
 
     console = Console(highlight=False, markup=False, emoji=False)
     notes = Footnotes(derived)
     used: set[str] = set()
     for section, block in zip(derived.sections, content.blocks, strict=True):
+        if section not in derived.largest:
+            continue
         console.print(Text(line(block.title), style="bold"))
         console.print(Text(line(block.verdict)))
         if section.standings:
@@ -98,6 +109,9 @@ def _show(derived: Derived, loaded: Loaded, content: Content, folder: Path) -> N
                 console.print()
                 console.print(to_rich(table))
         console.print()
+    if len(derived.largest) < len(derived.sections):
+        left = len(derived.sections) - len(derived.largest)
+        console.print(Text(f"{count(left, 'table')} with fewer results: see the report."))
     for mark, meaning in content.legend:
         if mark in used:
             console.print(Text(f"^{mark}  {line(meaning)}"))
@@ -107,5 +121,5 @@ def _show(derived: Derived, loaded: Loaded, content: Content, folder: Path) -> N
         console.print(to_rich(failure_table(list(content.failures), short=True)))
         console.print()
     for sentence in content.lead[1:]:
-        console.print(Text(line(sentence), style="yellow" if sentence.startswith("Not read") else ""))
+        console.print(Text(line(sentence), style="yellow" if sentence.startswith("Left out") else ""))
     console.print(Text(f"Report: {line(folder / 'report.html')}"), soft_wrap=True)

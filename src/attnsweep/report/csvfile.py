@@ -61,7 +61,7 @@ def to_csv(derived: Derived) -> str:
     writer.writerow(COLUMNS)
     for section in derived.sections:
         for case in section.cases:
-            ranks = {text: list(case.rivals(text)).index(text) + 1 for text in case.ranked}
+            ranks = {text: rank for its in case.classes.values() for rank, text in enumerate(its, start=1)}
             loads = under_load(case)
             for text in section.labels:
                 if text in case.measured:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from attnsweep.errors import ConfigError, Status
@@ -16,6 +17,9 @@ from attnsweep.report.pooling import newest_group
 from attnsweep.report.text import line
 
 DEFAULT_BASELINE = "naive"
+
+#: The most tables of a report that are drawn, and told on the terminal.
+LARGEST = 30
 
 #: Fields that make a case, in the order in which tables show and sort them after the axis.
 CASE_FIELDS = (
@@ -66,16 +70,28 @@ class CaseRow:
     fastest: tuple[str, ...]
     primary: bool = True
 
-    @property
+    @cached_property
     def ranked(self) -> dict[str, Measurement]:
         """What may be compared, fastest first."""
         able = {text: one for text, one in self.measured.items() if one.ranked}
         return dict(sorted(able.items(), key=lambda item: (item[1].latency_ms or math.inf, item[0])))
 
+    @cached_property
+    def classes(self) -> dict[str, dict[str, Measurement]]:
+        """`ranked` by precision."""
+        found: dict[str, dict[str, Measurement]] = defaultdict(dict)
+        for text, one in self.ranked.items():
+            found[one.precision][text] = one
+        return dict(found)
+
+    @cached_property
+    def leaders(self) -> dict[str, tuple[str, ...]]:
+        """For each precision that is ranked the labels that nothing of it beats, the lowest latency first."""
+        return {precision: unbeaten(its) for precision, its in self.classes.items()}
+
     def rivals(self, text: str) -> dict[str, Measurement]:
         """What is ranked in the precision of a label, itself included, fastest first."""
-        own = self.measured[text].precision
-        return {other: one for other, one in self.ranked.items() if one.precision == own}
+        return self.classes.get(self.measured[text].precision, {})
 
     @property
     def precision(self) -> str:
@@ -85,10 +101,7 @@ class CaseRow:
     @property
     def best_quantised(self) -> dict[str, tuple[str, ...]]:
         """For each quantised class that is ranked the labels that nothing of that class beats, as in `fastest`."""
-        firsts: dict[str, str] = {}
-        for text, one in self.ranked.items():
-            firsts.setdefault(one.precision, text)
-        return {precision: unbeaten(self.rivals(text)) for precision, text in firsts.items() if precision}
+        return {precision: texts for precision, texts in self.leaders.items() if precision}
 
     def ratio(self, text: str, over: str) -> float | None:
         """Latency of `over` / latency of `text`, how many times as fast; None unless both are ranked."""
@@ -135,17 +148,17 @@ class Section:
     baseline: str | None
     baseline_why: str
 
-    @property
+    @cached_property
     def rankable(self) -> tuple[CaseRow, ...]:
         """The cases in which at least one label is ranked."""
         return tuple(case for case in self.cases if case.fastest)
 
-    @property
+    @cached_property
     def contenders(self) -> tuple[Standing, ...]:
         """The standings that the verdict is about: in the case's own precision, without any in that of the first."""
         return tuple(one for one in self.standings if one.precision == self.standings[0].precision)
 
-    @property
+    @cached_property
     def labels(self) -> dict[str, Label]:
         """Every label of the table by its text: the standings' order, then what was never ranked."""
         found = {standing.label.text: standing.label for standing in self.standings}
@@ -168,6 +181,13 @@ class Derived:
     devices: tuple[str, ...]
     older: int
     superseded: int = 0
+
+    @cached_property
+    def largest(self) -> tuple[Section, ...]:
+        """The LARGEST sections with most results, in the report's order."""
+        by_size = sorted(self.sections, key=lambda section: -sum(len(case.ranked) for case in section.cases))
+        kept = {section.key for section in by_size[:LARGEST]}
+        return tuple(section for section in self.sections if section.key in kept)
 
 
 def derive(rows: list[Row], versions: str = "newest", baseline: str | None = None) -> Derived:
@@ -284,12 +304,11 @@ def _case(groups: dict[Label, list[Row]], column: str, timer: str, replaced: fro
     case = CaseRow(
         str(first["case"]), fields, values[0] if values else None, timer, measured, (), column == "latency_ms"
     )
-    ranked = case.ranked
-    if not ranked:
+    if not case.ranked:
         return case
     # Of the case's own precision where there is one: the others' speed has a price.
-    leading = next((text for text, one in ranked.items() if not one.precision), next(iter(ranked)))
-    return replace(case, fastest=unbeaten(case.rivals(leading)))
+    leaders = case.leaders
+    return replace(case, fastest=leaders.get("") or next(iter(leaders.values())))
 
 
 def _section(key: Key, cases: list[CaseRow], wanted: Label | None) -> Section:
@@ -358,7 +377,7 @@ def _baseline(
 def _standing(label: Label, rankable: list[CaseRow], complete: bool, baseline: str | None) -> Standing:
     text = label.text
     mine = [case for case in rankable if text in case.ranked]
-    leading = [(case, unbeaten(case.rivals(text))) for case in mine]
+    leading = [(case, case.leaders[case.measured[text].precision]) for case in mine]
     alone = [case for case, leaders in leading if leaders == (text,)]
     unopposed = sum(len(case.rivals(text)) == 1 for case in alone)
     ratios = [case.ratio(text, baseline) for case in mine] if baseline is not None else []

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attnsweep.errors import Status
 from attnsweep.report.derive import Derived
 from attnsweep.report.tables import Cell, Column, Table
-from attnsweep.report.text import count, line
+from attnsweep.report.text import count, cut, line
+
+#: Kinds of failure on the terminal, and characters of each one's reason there.
+KINDS = 20
+REASON = 300
+
+#: Kinds of failure whose tracebacks are on the page, and the characters that are kept of each one's end.
+TOLD = 200
+TRACEBACK = 20_000
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Processes of one label that ended alike; `traceback` and `command` are those of the first."""
+    """Processes of one label that ended alike; `traceback` (its end) and `command` are those of the first.
+
+    Only the first TOLD of a report have a traceback.
+    """
 
     label: str
     status: str
@@ -45,11 +56,12 @@ def failures(derived: Derived) -> list[Failure]:
                 scenarios=tuple(dict.fromkeys(line(row["scenario"]) for row in rows)),
                 cases=tuple(dict.fromkeys(line(row["case"]) for row in rows)),
                 processes=len(rows),
-                traceback=next((row["traceback"] for row in rows if row["traceback"]), ""),
+                traceback=next((row["traceback"] for row in rows if row["traceback"]), "")[-TRACEBACK:],
                 command=next((row["command"] for row in rows if row["command"]), ""),
             )
         )
-    return sorted(found, key=lambda one: (_severity(one.status), one.label, -len(one.cases), one.reason))
+    found.sort(key=lambda one: (_severity(one.status), one.label, -len(one.cases), one.reason))
+    return [*found[:TOLD], *(replace(one, traceback="") for one in found[TOLD:])]
 
 
 def _severity(status: str) -> int:
@@ -66,7 +78,7 @@ def counts(derived: Derived) -> str:
 
 
 def failure_table(found: list[Failure], short: bool = False) -> Table:
-    """The groups as a table; `short` has what fits a terminal of 80 columns."""
+    """The groups as a table; `short` has what fits a terminal of 80 columns, the first KINDS with short reasons."""
     devices = len({device for one in found for device in one.devices}) > 1 and not short
     scenarios = len({scenario for one in found for scenario in one.scenarios}) > 1 and not short
     columns = [Column("status"), Column("implementation")]
@@ -75,12 +87,14 @@ def failure_table(found: list[Failure], short: bool = False) -> Table:
     columns += [Column("cases", True), Column("reason")]
     columns += [] if short else [Column("run the first again")]
     rows = []
-    for one in found:
+    for one in found[:KINDS] if short else found:
         row = [Cell(one.status), Cell(one.label)]
         row += [Cell(", ".join(one.devices))] if devices else []
         row += [Cell(", ".join(one.scenarios))] if scenarios else []
-        row += [Cell(str(len(one.cases))), Cell(one.reason)]
+        row += [Cell(str(len(one.cases))), Cell(cut(one.reason, REASON) if short else one.reason)]
         row += [] if short else [Cell(one.command, code=True)]
         rows.append(tuple(row))
     note = f"{count(len(found), 'kind')} of failure." if found else "Nothing failed."
+    if short and len(found) > KINDS:
+        rows.append((Cell("..."), Cell(f"and {len(found) - KINDS} more kinds"), Cell(""), Cell("see the report")))
     return Table("Failures", (note,), tuple(columns), tuple(rows))

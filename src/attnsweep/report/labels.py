@@ -43,12 +43,19 @@ def label_all(rows: list[Row], all_versions: bool) -> list[Label]:
         for row in rows
     ]
     texts: dict[tuple[str, str, str, str], str] = {}
+    taken: set[str] = set()
     users: dict[str, list[tuple[str, str, str, str]]] = defaultdict(list)
     for key in dict.fromkeys(keys):
         users[_text(*key)].append(key)
-    for text, same in users.items():
-        for number, key in enumerate(same):
-            texts[key] = text if len(same) == 1 else f"{text} #{number + 1}"
+    # The texts that are one label's own come first: a number never makes another of them.
+    for text, same in sorted(users.items(), key=lambda item: len(item[1]) > 1):
+        number = 0
+        for key in same:
+            texts[key] = text
+            while len(same) > 1 and (texts[key] == text or texts[key] in taken):
+                number += 1
+                texts[key] = f"{text} #{number}"
+            taken.add(texts[key])
     return [Label(*key, texts[key]) for key in keys]
 
 
@@ -64,7 +71,7 @@ def _text(impl: str, variant: str, compile_mode: str, version: str) -> str:
 def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
     """Sorts versions by age: 2.9.0rc1 < 2.9.0 < 2.9.0.post1 < 2.10; any text is accepted."""
     key: list[tuple[int, int, str]] = []
-    for part in re.findall(r"\d+|[a-z]+", version.lower()):
+    for part in re.findall(r"\d{1,18}|[a-z]+", version.lower()):
         if part.isdecimal():
             key.append((3, int(part), ""))
         else:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import os
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnsweep import records
-from attnsweep.errors import ConfigError, RecordError
+from attnsweep.errors import ConfigError, RecordError, Status
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,35 +42,58 @@ PLACE = "place"
 #: Files read at a time. A table of one row takes 100 kB whatever it holds, so that many become one at once.
 BATCH = 512
 
+#: What is taken for a time in ms: a nanosecond to eleven days.
+SHORTEST_MS, LONGEST_MS = 1e-6, 1e9
+
+#: What is taken for any other number; products and ratios of such are numbers still.
+LARGEST = 1e30
+
+_TIMES = frozenset(column.name for column in records.COLUMNS if column.unit == "ms")
+
+
+class LeftOut:
+    """What was found and is not used: how many for each reason, with the first as an example."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[str]] = {}
+
+    def add(self, reason: str, examples: list[str]) -> None:
+        """Count `examples`, which are in order, for `reason`."""
+        if examples:
+            self._found.setdefault(reason, []).extend(examples)
+
+    def sentences(self) -> tuple[str, ...]:
+        """A sentence without its full stop for each reason, in the order in which they were met."""
+        return tuple(
+            f"{reason}: {examples[0]}" + (f" and {len(examples) - 1} more" if len(examples) > 1 else "")
+            for reason, examples in self._found.items()
+        )
+
 
 @dataclass(frozen=True)
 class Loaded:
     """All records found: `table` in the records' schema, one row a cell, and what was left aside.
 
-    `files` counts the files read, `replaced` the records that a newer one of the same cell replaced,
-    `unreadable` says in a sentence each which files could not be read.
+    `files` counts the files read, `replaced` the records in whose stead another of the same cell is used, `left_out`
+    says in a sentence each what else was found and not used, and why.
     """
 
     table: pa.Table
     files: int
     replaced: int
-    unreadable: tuple[str, ...]
+    left_out: tuple[str, ...]
 
     def rows(self) -> list[Row]:
-        """The records as dicts without the raw columns; numbers that are not finite are None.
+        """The records as dicts without the raw columns; what cannot be a time or a finite number is None.
 
         What the first protocol left to be understood is said: its number, and that a latency is its timer's.
         """
         kept = self.table.drop_columns(list(RAW)).combine_chunks().to_pylist()
-        return [
-            _explicit({name: _finite(value) for name, value in row.items()}) | {PLACE: place}
-            for place, row in enumerate(kept)
-        ]
+        return [_explicit(_sane(row)) | {PLACE: place} for place, row in enumerate(kept)]
 
     def raw(self, row: Row) -> Row:
         """The raw columns of the record that one of `rows` is about."""
-        found: Row = self.table.select(list(RAW)).slice(row[PLACE], 1).to_pylist()[0]
-        return found
+        return _sane(self.table.select(list(RAW)).slice(row[PLACE], 1).to_pylist()[0])
 
 
 def _explicit(row: Row) -> Row:
@@ -80,7 +104,21 @@ def _explicit(row: Row) -> Row:
     return row
 
 
-def find(folders: list[Path]) -> list[Path]:
+def _sane(row: Row) -> Row:
+    return {name: _number(value, name in _TIMES) for name, value in row.items()}
+
+
+def _number(value: Any, time: bool) -> Any:
+    """`value`, or None for a float that is none; of a list each."""
+    if isinstance(value, list):
+        return [_number(one, time) for one in value]
+    if not isinstance(value, float):
+        return value
+    able = SHORTEST_MS <= value <= LONGEST_MS if time else abs(value) <= LARGEST
+    return value if able else None
+
+
+def find(folders: list[Path], left_out: LeftOut) -> list[Path]:
     """The Parquet files that hold the records of `folders`, each once, in a fixed order.
 
     A folder gives every `cells/*.parquet` below it, and every results.parquet of a folder that has no cells
@@ -89,64 +127,152 @@ def find(folders: list[Path]) -> list[Path]:
 
     Raises ConfigError for a path that does not exist or that holds nothing.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, None] = {}
     for folder in folders:
-        if not folder.exists():
-            raise ConfigError(f"{folder} does not exist")
-        paths = [folder] if folder.is_file() else _below(folder)
+        try:
+            mode = folder.stat().st_mode
+        except FileNotFoundError:
+            raise ConfigError(f"{folder} does not exist") from None
+        except OSError as error:
+            raise ConfigError(f"{folder} cannot be read: {error.strerror}") from None
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise ConfigError(f"{folder} is neither a folder nor a file of records")
+        paths = [folder] if stat.S_ISREG(mode) else _below(folder, left_out)
         if not paths:
             own = folder / REPORT / RESULTS
-            hint = f"; {own} is a report's own output, name that file to read it" if own.is_file() else ""
-            raise ConfigError(f"no records below {folder} (looked for cells/*.parquet and {RESULTS}){hint}")
-        found.update(dict.fromkeys(path.resolve() for path in paths))
-    return list(found)
+            said = [f"no records below {folder} (looked for cells/*.parquet and {RESULTS})"]
+            said += [f"{own} is a report's own output, name that file to read it"] if own.is_file() else []
+            raise ConfigError("; ".join([*said, *left_out.sentences()]))
+        found.update(dict.fromkeys(os.path.realpath(path) for path in paths))
+    return [Path(path) for path in found]
 
 
-def _below(folder: Path) -> list[Path]:
+def _below(folder: Path, left_out: LeftOut) -> list[Path]:
     cells: list[Path] = []
     results: list[Path] = []
-    for directory, subdirectories, names in os.walk(folder):
-        here = Path(directory)
-        subdirectories[:] = sorted(name for name in subdirectories if name != REPORT)
-        if here.name == "cells":
-            cells += [here / name for name in sorted(names) if name.endswith(".parquet") and name[0] != "."]
-        elif RESULTS in names:
+    owners: set[Path] = set()
+    for here, files in _walk(folder, left_out):
+        if Path(os.path.abspath(here)).name == "cells":
+            mine = [here / name for name in files if name.endswith(".parquet") and name[0] != "."]
+            cells += mine
+            owners.update(here.parents if mine else ())
+        elif RESULTS in files:
             results.append(here / RESULTS)
-    return cells + [path for path in results if not any(path.parent in cell.parents for cell in cells)]
+    left_out.add(f"a {RESULTS} with cells beside or below it", [str(path) for path in results if path.parent in owners])
+    return cells + [path for path in results if path.parent not in owners]
+
+
+def _walk(folder: Path, left_out: LeftOut) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder from `folder` down that is not a report, with the names of the regular files in it, sorted.
+
+    Links to files are followed, links to folders are not: they may lead round in circles, or anywhere.
+    """
+    todo = [folder]
+    while todo:
+        here = todo.pop()
+        try:
+            names = sorted(os.listdir(here))
+        except OSError as error:
+            left_out.add(f"{_CLOSED} ({error.strerror})", [str(here)])
+            continue
+        files: list[str] = []
+        folders: list[Path] = []
+        for name in names:
+            path = here / name
+            kind = _kind(path)
+            if kind == "file":
+                files.append(name)
+            elif kind == "folder" and name != REPORT:
+                folders.append(path)
+            if kind == "folder" and name.endswith(".parquet"):
+                left_out.add("a folder with a record's name", [str(path)])
+            elif kind not in ("file", "folder") and name != REPORT and _matters(kind, name):
+                left_out.add(kind, [str(path)])
+        yield here, files
+        todo += reversed(folders)
+
+
+_LINKED = "a link to a folder, which is not followed"
+_CLOSED = "a path that cannot be read"
+
+
+def _matters(kind: str, name: str) -> bool:
+    """Whether there may be records behind what is not read."""
+    return kind == _LINKED or kind.startswith(_CLOSED) or name.endswith(".parquet")
+
+
+def _kind(path: Path) -> str:
+    """`file`, `folder`, or in words what else a path is. Opens nothing: a pipe would wait for its writer."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return f"{'a link that leads nowhere' if os.path.islink(path) else _CLOSED} ({error.strerror})"
+    if stat.S_ISDIR(mode):
+        return _LINKED if path.is_symlink() else "folder"
+    return "file" if stat.S_ISREG(mode) else "neither a file nor a folder"
 
 
 def load(folders: list[Path]) -> Loaded:
     """Read all records of `folders`. Raises ConfigError if none can be read."""
     import pyarrow as pa
 
-    paths = find(folders)
+    left_out = LeftOut()
+    paths = find(folders, left_out)
     tables: list[pa.Table] = []
-    unreadable: list[str] = []
+    files = 0
     for start in range(0, len(paths), BATCH):
         batch = paths[start : start + BATCH]
         try:
-            tables.append(records.read(batch).combine_chunks())
+            read = [records.read(batch)]
+            files += len(batch)
         except RecordError:
-            tables += _one_by_one(batch, unreadable)
+            read = _one_by_one(batch, left_out)
+            files += len(read)
+        if read:
+            tables.append(pa.concat_tables(read).combine_chunks())
+    where = ", ".join(map(str, folders))
     if not tables:
-        raise ConfigError(f"no record could be read: {unreadable[0]}")
+        raise ConfigError("; ".join([f"{where}: no record could be read", *left_out.sentences()]))
     merged = pa.concat_tables(tables)
     if merged.num_rows == 0:
-        raise ConfigError(f"{', '.join(map(str, folders))}: the files found hold no records")
-    keep = _newest(merged)
-    newest = merged if len(keep) == merged.num_rows else merged.take(keep)
-    return Loaded(newest, len(paths) - len(unreadable), merged.num_rows - newest.num_rows, tuple(unreadable))
+        raise ConfigError(f"{where}: the files found hold no records")
+    told = _told(merged, left_out)
+    if told.num_rows == 0:
+        raise ConfigError("; ".join([f"{where}: no record can be used", *left_out.sentences()]))
+    keep = _newest(told)
+    newest = told if len(keep) == told.num_rows else told.take(keep)
+    return Loaded(newest, files, told.num_rows - newest.num_rows, left_out.sentences())
 
 
-def _one_by_one(paths: list[Path], unreadable: list[str]) -> list[pa.Table]:
-    """The tables of the files that can be read; why the others cannot is added to `unreadable`."""
+def _one_by_one(paths: list[Path], left_out: LeftOut) -> list[pa.Table]:
+    """The tables of the files that can be read; the others are left out."""
     tables = []
     for path in paths:
         try:
             tables.append(records.read([path]))
         except RecordError as error:
-            unreadable.append(str(error))
+            reason, _, detail = str(error).removeprefix(f"{path} ").partition(": ")
+            left_out.add(f"a file that {reason}", [f"{path} ({detail})" if detail else str(path)])
     return tables
+
+
+def _told(table: pa.Table, left_out: LeftOut) -> pa.Table:
+    """The rows that say how their cell ended, and how long it took where that was well."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    status, latency = table["status"], table["latency_ms"]
+    known = pc.is_in(status, pa.array([str(one) for one in Status]))
+    timed = pc.and_(pc.greater_equal(latency, SHORTEST_MS), pc.less_equal(latency, LONGEST_MS))
+    useless = pc.and_(pc.equal(status, str(Status.OK)), pc.invert(pc.fill_null(timed, fill_value=False)))
+    useless = pc.fill_null(useless, fill_value=False)
+    for reason, which, column in (
+        ("a record of no status that is known", pc.invert(known), "status"),
+        ("a record that is ok without a possible latency_ms", useless, "latency_ms"),
+    ):
+        bad = table.filter(which).select(["cell_id", column]).to_pylist()
+        left_out.add(reason, [f"{row['cell_id']} ({column} {row[column]!r})" for row in bad])
+    return table.filter(pc.and_(known, pc.invert(useless)))
 
 
 def write(table: pa.Table, path: Path) -> None:
@@ -166,9 +292,9 @@ def moment(started_at: object) -> datetime:
     """A record's started_at as a time in UTC; the earliest time there is where it says none."""
     try:
         when = datetime.fromisoformat(str(started_at))
-    except ValueError:
+        return when.astimezone(timezone.utc) if when.tzinfo else when.replace(tzinfo=timezone.utc)
+    except (ValueError, OverflowError):  # the latter for an offset that leads before the year 1 or after 9999
         return datetime.min.replace(tzinfo=timezone.utc)
-    return when.astimezone(timezone.utc) if when.tzinfo else when.replace(tzinfo=timezone.utc)
 
 
 def _newest(table: pa.Table) -> list[int]:
@@ -182,7 +308,3 @@ def _newest(table: pa.Table) -> list[int]:
         if key not in chosen or started[index] >= started[chosen[key]]:
             chosen[key] = index
     return sorted(chosen.values())
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -15,6 +15,8 @@ _TEXTS = (
     ("cuDNN", "cudnn"),
     ("torch", "torch"),
     ("triton", "triton"),
+    ("JAX", "jax"),
+    ("jaxlib", "jaxlib"),
     ("Python", "python"),
     ("attnsweep", "attnsweep"),
     ("timing preset", "timing"),

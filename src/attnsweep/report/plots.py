@@ -1,4 +1,4 @@
-"""Plots as PNG and SVG: latency and throughput against the axis, latency under load, and who won by how much."""
+"""Plots as PNG and SVG: latency, rate and memory against the axis, latency under load, who won by how much."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnsweep import metrics
 from attnsweep.case import DTYPES
+from attnsweep.report import unmeasured
 from attnsweep.report.aggregate import Measurement
 from attnsweep.report.bars import winner_bars
 from attnsweep.report.captions import names, set_heading
@@ -27,10 +28,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Kinds of plots that show a measure against the axis; the others stand beside a table.
-AGAINST_AXIS = ("latency", "throughput", "bandwidth")
+AGAINST_AXIS = ("latency", "throughput", "bandwidth", "memory")
 
-#: Panels of one figure; more become further figures.
+#: Panels of one figure; more become further figures, up to FIGURES of one measure.
 PANELS = 6
+FIGURES = 8
+
+#: The most lines of a figure, the best standings'.
+LINES = 32
+
+#: Axis values with a peak of memory from which on there is a plot of it.
+ENOUGH = 3
 
 #: How the measured ceiling is drawn.
 CEILING: dict[str, Any] = {"color": "#444444", "linewidth": 1.2, "linestyle": (0, (1, 1.4)), "marker": "_", "zorder": 2}
@@ -57,14 +65,22 @@ class Measure:
     scale: float
     log: bool
 
+    @property
+    def timed(self) -> bool:
+        """Whether it depends on the latency."""
+        return self.kind != "memory"
+
     def value(self, one: Measurement, latency_ms: float | None) -> float | None:
         """The measure at a latency (the median, or an end of its interval)."""
         if latency_ms is None or latency_ms <= 0:
             return None
+        if not self.timed:
+            return _peak_memory(one)
         if self.kind == "latency":
             return latency_ms
         amount = one.number("bytes" if self.kind == "bandwidth" else "flops")
-        return None if amount is None else amount / (latency_ms * 1e-3) / self.scale
+        rate = 0.0 if amount is None else amount / (latency_ms * 1e-3) / self.scale
+        return rate if rate > 0 else None
 
 
 def draw_all(derived: Derived, folder: Path, raw: Callable[[Row], Row]) -> list[Plot]:
@@ -76,13 +92,13 @@ def draw_all(derived: Derived, folder: Path, raw: Callable[[Row], Row]) -> list[
 
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
-        if re.fullmatch(r"(latency|throughput|bandwidth|load|winners)-.*\.(png|svg)", old.name):
+        if re.fullmatch(rf"({'|'.join(AGAINST_AXIS)}|load|winners)-.*\.(png|svg)", old.name):
             old.unlink()
     styles = assign(list(derived.labels))
     drawn: list[Plot] = []
     taken: set[str] = set()
     with mpl.rc_context(settings()):
-        for section in derived.sections:
+        for section in derived.largest:
             for kind, alt, figure in _figures(section, styles, raw):
                 stem = _stem(kind, section, taken)
                 _save(figure, folder / stem)
@@ -106,20 +122,27 @@ def _stem(kind: str, section: Section, taken: set[str]) -> str:
 
 
 def _save(figure: Figure, path: Path) -> None:
+    layout = figure.get_layout_engine()
+    if layout is not None:
+        # Once for both files.
+        layout.execute(figure)
+        figure.set_layout_engine("none")
     figure.savefig(path.with_name(path.name + ".png"), dpi=DPI, metadata={"Software": None})
     figure.savefig(path.with_name(path.name + ".svg"), metadata={"Date": None, "Creator": "attnsweep"})
 
 
 def _figures(section: Section, styles: dict[str, Style], raw: Callable[[Row], Row]) -> list[tuple[str, str, Figure]]:
     made: list[tuple[str, str, Figure]] = []
-    cases = [case for case in section.rankable if case.axis_value is not None]
-    if cases:
+    labels = [standing.label.text for standing in section.standings[:LINES]]
+    cases = [case for case in section.cases if case.axis_value is not None and _drawn(case, labels)]
+    if any(case.ranked for case in cases):
         panels = list(_panels(section, cases).items())
-        for measure in (Measure("latency", "latency (ms)", 1.0, log=True), _rate(cases)):
-            for start in range(0, len(panels), PANELS):
+        for measure in (Measure("latency", "latency (ms)", 1.0, log=True), _rate(cases), *_memory(cases, labels)):
+            for start in range(0, min(len(panels), PANELS * FIGURES), PANELS):
                 part = dict(panels[start : start + PANELS])
+                more = len(panels) - PANELS * FIGURES if start == PANELS * (FIGURES - 1) else 0
                 alt = f"{measure.axis} against {section.key.axis or 'the axis'}: {title(section)}"
-                made.append((measure.kind, alt, _lines(section, part, measure, styles)))
+                made.append((measure.kind, alt, _lines(section, part, measure, styles, more)))
     load = traced(section, raw)
     if load is not None:
         alt = f"Latency and SM clock against time under load: {title(section)}"
@@ -127,6 +150,27 @@ def _figures(section: Section, styles: dict[str, Style], raw: Callable[[Row], Ro
     if section.standings:
         made.append(("winners", f"Who is fastest, by how much: {title(section)}", winner_bars(section, styles)))
     return made
+
+
+def _drawn(case: CaseRow, labels: list[str]) -> bool:
+    return bool(case.ranked) or any(unmeasured.failed(case, text) for text in labels)
+
+
+def _peak_memory(one: Measurement) -> float | None:
+    """Bytes at the peak of a call; None where they are not known."""
+    found = one.number("peak_memory_bytes")
+    return found if found is not None and found > 0 else None
+
+
+def _memory(cases: list[CaseRow], labels: list[str]) -> list[Measure]:
+    """Peak memory, where it is known at ENOUGH axis values for a line to say how it grows; else nothing."""
+    known = {
+        case.axis_value
+        for case in cases
+        for text in labels
+        if text in case.ranked and _peak_memory(case.ranked[text]) is not None
+    }
+    return [Measure("memory", "peak memory of a call", 1.0, log=True)] if len(known) >= ENOUGH else []
 
 
 def _rate(cases: list[CaseRow]) -> Measure:
@@ -169,18 +213,20 @@ def _natural(value: Any) -> tuple[float, str]:
     return (float(value), "") if isinstance(value, (int, float)) else (math.inf, str(value))
 
 
-def _lines(section: Section, panels: dict[str, list[CaseRow]], measure: Measure, styles: dict[str, Style]) -> Figure:
-    """Small multiples of one measure, with one legend beside them."""
+def _lines(
+    section: Section, panels: dict[str, list[CaseRow]], measure: Measure, styles: dict[str, Style], more: int
+) -> Figure:
+    """Small multiples of one measure, with one legend beside them; `more` panels are drawn nowhere, which it says."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.lines import Line2D
 
-    labels = [standing.label.text for standing in section.standings]
-    shown = names(section)
+    labels = [standing.label.text for standing in section.standings[:LINES]]
+    shown = names(section)[:LINES]
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
     legend = 0.7 + 0.073 * max((len(text) for text in [*shown, "measured ceiling"]), default=0)
-    height = max(rows * 2.9 + 0.9, 0.9 + 0.205 * (len(labels) + 1) + 0.5)
+    height = max(rows * 2.9 + 0.9, 0.9 + 0.205 * (len(labels) + 3) + 0.5)
     wide = 5.2 if columns == 1 else 3.6
     width = columns * wide + legend + 0.2
     layout = ConstrainedLayoutEngine(rect=(0, 0, 1 - legend / width, 1))
@@ -202,14 +248,25 @@ def _lines(section: Section, panels: dict[str, list[CaseRow]], measure: Measure,
         ax.plot(*zip(*bound, strict=True), **CEILING)
     ceiling = [value for bound in bounds.values() for _, value in bound if math.isfinite(value)]
     peak = _peak(section, measure, max(reached, default=0.0))
-    _finish_y(axes[: len(panels)], measure, [*reached, *ceiling, *([peak] if peak else [])])
+    above = unmeasured.strip(list(panels.values()), labels)
+    _finish_y(axes[: len(panels)], measure, [*reached, *ceiling, *([peak] if peak else [])], above)
+    for ax, cases in zip(axes, panels.values(), strict=False):
+        unmeasured.draw(ax, cases, labels, styles, above)
     if peak:
         _draw_peak(axes[: len(panels)], peak)
-    set_heading(figure, section, width)
+    left = len(section.standings) - len(labels)
+    told = [] if measure.timed else ["device memory with inputs and outputs"]
+    told += [f"{left} slower not drawn"] if left > 0 else []
+    told += [f"{more} more panels not drawn"] if more > 0 else []
+    set_heading(figure, section, width, "; ".join(told), timed=measure.timed)
     handles = [Line2D([], [], **styles[text].line_options()) for text in labels]
     if ceiling:
         handles.append(Line2D([], [], **CEILING))
         shown.append("measured ceiling")
+    every = [case for cases in panels.values() for case in cases]
+    for marker, words in dict.fromkeys(mark for _, _, mark in unmeasured.failures_of(every, labels)):
+        handles.append(Line2D([], [], color="#444444", marker=marker, markeredgewidth=1.6, linestyle="none"))
+        shown.append(words)
     figure.legend(
         handles,
         shown,
@@ -227,8 +284,8 @@ def _bounds(cases: list[CaseRow], measure: Measure, reached: list[float]) -> lis
     """Axis values with the measured ceiling there; a gap where it is unknown or over 4 x from what is `reached`."""
     points = []
     for case in cases:
-        any_one = next(iter(case.ranked.values()))
-        value = measure.value(any_one, bound_ms(case))
+        any_one = next(iter(case.ranked.values()), None)
+        value = measure.value(any_one, bound_ms(case)) if any_one is not None and measure.timed else None
         if value is not None and measure.kind == "latency":
             near = value >= min(reached, default=value) / 4
         else:
@@ -239,7 +296,7 @@ def _bounds(cases: list[CaseRow], measure: Measure, reached: list[float]) -> lis
 
 def _peak(section: Section, measure: Measure, highest: float) -> float | None:
     """The datasheet peak of the section's device in the measure's unit; None where unknown or over 4 x `highest`."""
-    if measure.kind == "latency":
+    if measure.kind in ("latency", "memory"):
         return None
     rows = [row for case in section.rankable for one in case.ranked.values() for row in one.rows]
     # A row that failed before the GPU was asked knows no SM count: it says nothing against the others' line.
@@ -290,12 +347,13 @@ def _panel(
         for case in cases:
             one = case.ranked.get(text)
             middle = None if one is None else measure.value(one, one.latency_ms)
-            if one is None or one.interval is None or middle is None:
+            if one is None or middle is None:
                 # A gap in the line: nothing is drawn between the neighbours of a case that failed.
                 points.append((case.axis_value, math.nan, math.nan, math.nan))
                 continue
-            ends = (measure.value(one, one.interval.low), measure.value(one, one.interval.high))
-            points.append((case.axis_value, middle, ends[0] or middle, ends[1] or middle))
+            ends = (one.interval.low, one.interval.high) if one.interval and measure.timed else (None, None)
+            low, high = (measure.value(one, end) or middle for end in ends)
+            points.append((case.axis_value, middle, low, high))
         at, middles, lows, highs = zip(*points, strict=True)
         reached += [value for value in (*middles, *lows, *highs) if math.isfinite(value)]
         ax.plot(at, middles, **styles[text].line_options())
@@ -331,8 +389,8 @@ def _ticks_x(ax: Axes, xs: list[float], inches: float) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
 
 
-def _finish_y(axes: list[Axes], measure: Measure, values: list[float]) -> None:
-    """Shared limits from the data and their intervals, and ticks with plain numbers."""
+def _finish_y(axes: list[Axes], measure: Measure, values: list[float], above: float) -> None:
+    """Shared limits from the data and their intervals, and ticks with plain numbers; none in the fraction `above`."""
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
     if not values:
@@ -342,12 +400,23 @@ def _finish_y(axes: list[Axes], measure: Measure, values: list[float]) -> None:
         axes[0].set_yscale("log")
         margin = max((high / low) ** 0.06, 1.02)
         low, high = low / margin, high * margin
-    axes[0].set_ylim(low, high)
-    ticks, shown = _ticks_y(low, high, measure.log)
+    room = above / (1 - above)
+    axes[0].set_ylim(low, high * (high / low) ** room if measure.log else high + (high - low) * room)
+    ticks, shown = _ticks_y(low, high, measure.log) if measure.timed else _ticks_bytes(low, high)
     for ax in axes:
         ax.yaxis.set_major_locator(FixedLocator(ticks))
         ax.yaxis.set_major_formatter(FixedFormatter(shown))
         ax.yaxis.set_minor_locator(NullLocator())
+
+
+def _ticks_bytes(low: float, high: float) -> tuple[list[float], list[str]]:
+    """Ticks at powers of two between `low` and `high`, six at most, as people say bytes: 64 MiB, 1 GiB."""
+    powers = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)
+    powers = powers[:: -(-len(powers) // 6) or 1]
+    ticks = [2.0**power for power in powers]
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    places = [min(max(power // 10, 0), len(units) - 1) for power in powers]
+    return ticks, [f"{tick / 1024**place:g} {units[place]}" for tick, place in zip(ticks, places, strict=True)]
 
 
 def _ticks_y(low: float, high: float, log: bool) -> tuple[list[float], list[str]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attnsweep.report.labels import Label
-from attnsweep.report.text import line
+from attnsweep.report.text import cut, line
 
 #: Okabe and Ito's palette for colour-blind readers, its yellow (too faint on white) replaced by a grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A7A7A")
@@ -88,7 +88,5 @@ def drawable(value: object, limit: int = 72) -> str:
 
     font = font_manager.get_font(font_manager.findfont(FONT))
     text = "".join(one if font.get_char_index(ord(one)) else "?" for one in line(value))
-    if len(text) > limit:
-        head = (limit - 3) // 2
-        text = text[:head] + "..." + text[len(text) - (limit - 3 - head) :]
+    text = cut(text, limit)
     return f" {text}" if text.startswith("_") else text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from attnsweep.report.text import line, markdown, markdown_code
+from attnsweep.report.text import cut, line, markdown, markdown_code
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -69,11 +69,6 @@ def _markdown_cell(cell: Cell) -> str:
     return text
 
 
-def _cut(text: str, limit: int) -> str:
-    """The heading of a column that does not wrap may not push the others off the screen."""
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
 def _style(cell: Cell) -> str:
     return "bold" if cell.best or cell.bold else "dim" if cell.dim else ""
 
@@ -86,8 +81,9 @@ def to_rich(table: Table) -> RichTable:
 
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for column in table.columns:
+        # The heading of a column that does not wrap may not push the others off the screen.
         drawn.add_column(
-            Text(_cut(line(column.title), 24) if column.number else line(column.title)),
+            Text(cut(line(column.title), 24) if column.number else line(column.title)),
             justify="right" if column.number else "left",
             no_wrap=column.number,
             overflow="fold",

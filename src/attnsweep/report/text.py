@@ -5,9 +5,13 @@ from __future__ import annotations
 import html
 import math
 import re
+import unicodedata
 
 #: First characters that a spreadsheet takes for a formula.
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = ("=", "+", "-", "@", "\t", "\n")
+
+#: Characters of a line; longer ones lose their middle. summary.csv and results.parquet have the whole text.
+LONGEST = 2000
 
 
 def visible(value: object, *, keep: str = "") -> str:
@@ -16,12 +20,22 @@ def visible(value: object, *, keep: str = "") -> str:
     Characters in `keep` (newlines of a traceback) stay as they are. None is the empty text.
     """
     text = "" if value is None else str(value)
+    if text.isprintable():
+        return text
     return "".join(one if one.isprintable() or one in keep else _code(one) for one in text)
 
 
 def line(value: object) -> str:
-    """`value` as one line: runs of white space become a blank, and nothing is hidden."""
-    return visible(" ".join(("" if value is None else str(value)).split()))
+    """`value` as one line of LONGEST characters at most: runs of white space become a blank, nothing is hidden."""
+    return cut(visible(" ".join(("" if value is None else str(value)).split())), LONGEST)
+
+
+def cut(text: str, limit: int) -> str:
+    """`text`, its middle cut out beyond `limit` characters."""
+    if len(text) <= limit:
+        return text
+    head = (limit - 3) // 2
+    return text[:head] + "..." + text[len(text) - (limit - 3 - head) :]
 
 
 def _code(character: str) -> str:
@@ -56,9 +70,14 @@ def markdown_code(value: object) -> str:
 
 
 def csv_text(value: object) -> str:
-    """`value` as a CSV field that no spreadsheet takes for a formula."""
-    text = visible(value, keep="\n\t\r")
-    return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
+    """`value` as a CSV field that no spreadsheet takes for a formula; its line breaks are newlines.
+
+    A carriage return that a writer leaves unquoted would begin a row, and a formula with it. Programs for East Asian
+    text take the wide forms of the characters in FORMULA for them.
+    """
+    text = visible("" if value is None else re.sub(r"\r\n?", "\n", str(value)), keep="\n\t")
+    starts = (text[:1], unicodedata.normalize("NFKC", text.lstrip()[:1]))
+    return f"'{text}" if any(one.startswith(FORMULA) for one in starts) else text
 
 
 def digits(value: float | None, significant: int = 4) -> str:

@@ -97,8 +97,12 @@ def busy_ms(activities: Iterable[Activity]) -> float:
     return total / 1e6
 
 
-#: Kernels of PyTorch that only copy: to another layout or type, a concatenation, a list of tensors into another.
-_COPYING = re.compile(r"direct_copy_kernel|CatArrayBatchedCopy|CopyFunctor|copy_kernel_cuda|::Copy<")
+#: Kernels that only copy: PyTorch's to another layout or type, a concatenation, a list of tensors into another; XLA's
+#: fusions of one operation alone, which it calls wrapped.
+_COPYING = re.compile(
+    r"direct_copy_kernel|CatArrayBatchedCopy|CopyFunctor|copy_kernel_cuda|::Copy<"
+    r"|^wrapped_(copy|transpose|concatenate|slice|convert)"
+)
 
 
 def copies(activity: Activity) -> bool:

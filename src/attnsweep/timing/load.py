@@ -14,11 +14,12 @@ from attnsweep.timing.stopping import SteadyRule
 from attnsweep.timing.timers import Clock
 
 #: A sample is a mean over calls of at least this long, and a stretch a run of samples that is issued at once; two
-#: stretches are under way at a time.
-_SAMPLE_MS, _STRETCH_MS = 1.0, 20.0
+#: stretches are under way at a time. Without events of the device a stretch is one sample: its end is known when it was
+#: waited for, late by some 10 us.
+_SAMPLE_MS, STRETCH_MS = 1.0, 20.0
 
 #: Share of stretches that the GPU may have waited for.
-_STARVED = 0.1
+STARVED = 0.1
 
 
 @dataclass
@@ -46,8 +47,8 @@ def run(
     no latency.
     """
     turn = cycle(steps)
-    per_sample = max(1, round(_SAMPLE_MS / step_ms))
-    samples = max(1, round(_STRETCH_MS / (per_sample * step_ms)))
+    per_sample = max(1, round((_SAMPLE_MS if framework.device_events else STRETCH_MS) / step_ms))
+    samples = max(1, round(STRETCH_MS / (per_sample * step_ms)))
     spare: list[Event] = []
     under_way: deque[_Stretch] = deque()
     durations: list[list[float]] = []
@@ -73,7 +74,7 @@ def run(
     framework.synchronize()
     base = framework.event()
     base.record()
-    framework.synchronize()
+    base.wait()
     base_s = clock.monotonic()
     last_read, last_issued = base, base
     end_s = 0.0
@@ -99,7 +100,7 @@ def run(
         starts.append(begin_s)
         rule.add(times, end_s)
     framework.synchronize()
-    if starved > _STARVED * len(durations):
+    if starved > STARVED * len(durations):
         return {"flags": ["launch_bound"]}, None
     counted = rule.stretches()
     steady = [one for number in counted for one in durations[number]]

@@ -11,7 +11,7 @@ from attnsweep.errors import GraphUnsupported
 from attnsweep.frameworks import Framework
 from attnsweep.inputs import Inputs
 from attnsweep.timing import contention, load, smclock
-from attnsweep.timing.cupti import CuptiFailed, Tracer
+from attnsweep.timing.cupti import CuptiFailed, Tracer, busy_ms
 from attnsweep.timing.smclock import SmClock
 from attnsweep.timing.statistics import median, quantile
 from attnsweep.timing.stopping import IntervalRule, SettleRule, SteadyRule
@@ -24,6 +24,7 @@ from attnsweep.timing.timers import (
     KernelTimer,
     Timer,
     Uncountable,
+    shape_of,
 )
 
 #: Calls of the host's clock beside the primary timer, and the longest they may take together.
@@ -38,6 +39,9 @@ _ALONE_MS = 1000.0
 #: Copies of the inputs together are this many times L2, so that none is left there when its turn comes again.
 _TIMES_L2 = 5
 _MOST_COPIES = 1024
+
+#: Calls traced to see whether the GPU waits for launches, at most.
+_MOST_TRACED = 1000
 
 #: The settle gate looks at no more blocks than this, and at no more than last about so long.
 _SETTLE_BLOCKS, _SETTLE_MS = 8, 500.0
@@ -73,13 +77,15 @@ def latency(
     primary: str,
     tracer: Optional[Tracer],
 ) -> Measured:
-    """The latency columns of a warm call; `options` are conf's timing, `primary` the case's timer: events or graph.
+    """The latency columns of a warm call; `options` are conf's timing, `primary` the case's timer: events, graph, or
+    kernel where the framework has no events.
 
     On a CPU the only timer is `host`.
     """
     if not framework.on_gpu:
         return _on_cpu(framework, subject, clock, options)
-    return _OnGpu(framework, subject, clock, options, tracer).measure(primary)
+    kind = _OnGpu if framework.device_events else _ByKernels
+    return kind(framework, subject, clock, options, tracer).measure(primary)
 
 
 def _on_cpu(framework: Framework, subject: Subject, clock: Clock, options: dict[str, Any]) -> Measured:
@@ -107,10 +113,14 @@ class _OnGpu:
             options,
             tracer,
         )
-        self.call_ms = estimate(framework, subject.call, subject.warm_ms)
+        self.call_ms = self._estimate()
         self.sm_clock: SmClock = smclock.of(framework.stream(), framework.sm_count())
         self.blocks = {"block_ms": options["block_ms"], "rest_ms": options["rest_ms"], "sm_clock": self.sm_clock}
         self.inputs: list[Inputs] = []
+
+    def _estimate(self) -> float:
+        """Milliseconds of one call."""
+        return estimate(self.framework, self.subject.call, self.subject.warm_ms)
 
     def measure(self, primary: str) -> Measured:
         """All of it."""
@@ -134,6 +144,20 @@ class _OnGpu:
                     flags.add("graph_unsupported")
         timer: Timer = graph if graph is not None and primary == "graph" else events
         timed = graph.last if graph is not None and timer is graph else self.subject.call
+        measured = self._burst(timer, timed, flags)
+        columns = measured.columns
+        if self.call_ms > _ALONE_MS:
+            return measured
+        for other in (events, graph):
+            if other is not None and other is not timer:
+                columns[f"{other.name}_ms"] = beside(other)
+        columns["kernel_ms"] = self._kernel(events)
+        columns["host_ms"] = self._host()
+        self._sustain(measured, graph if timer is graph else None)
+        return measured
+
+    def _burst(self, timer: Timer, timed: Call, flags: set[str]) -> Measured:
+        """The columns by the primary timer; `timed` is the call that it times."""
         begin = self.clock.monotonic()
         most = max(2, min(_SETTLE_BLOCKS, int(_SETTLE_MS / self.call_ms)))
         columns = sample(
@@ -142,19 +166,6 @@ class _OnGpu:
         measured = Measured(columns, timed, {"burst": [begin, self.clock.monotonic()]}, flags)
         measured.flags |= set(columns.pop("flags"))
         columns.update({"events_ms": None, "graph_ms": None, f"{timer.name}_ms": columns["latency_ms"]})
-        if self.call_ms > _ALONE_MS:
-            return measured
-        for other in (events, graph):
-            if other is not None and other is not timer:
-                columns[f"{other.name}_ms"] = beside(other)
-        columns["kernel_ms"] = self._kernel(events)
-        columns["host_ms"] = self._host()
-        if self.options["sustained"]:
-            try:
-                self._load(measured, graph if timer is graph else None)
-            except self.framework.out_of_memory:
-                # What was timed before stays: it is the same whether or not copies of the inputs fit beside it
-                measured.flags.add("no_room")
         return measured
 
     def _graph(self) -> GraphTimer:
@@ -207,6 +218,15 @@ class _OnGpu:
             walls += host.block().samples_ms
         return median(walls)
 
+    def _sustain(self, measured: Measured, graph: GraphTimer | None) -> None:
+        """The load, where it is asked for and memory suffices."""
+        if self.options["sustained"]:
+            try:
+                self._load(measured, graph)
+            except self.framework.out_of_memory:
+                # What was timed before stays: it is the same whether or not copies of the inputs fit beside it
+                measured.flags.add("no_room")
+
     def _load(self, measured: Measured, graph: GraphTimer | None) -> None:
         """The sustained columns: by graph replays where that is the primary timer, else call after call."""
         if graph is not None:
@@ -231,6 +251,67 @@ class _OnGpu:
         measured.columns.update(columns)
         if window is not None:
             measured.windows["load"] = window
+
+
+class _ByKernels(_OnGpu):
+    """One call's timers on a GPU whose framework has no events: CUPTI's times of its kernels, which need none.
+
+    Without CUPTI, or where a call does not run the same number of kernels each time, the host's clock is what is left:
+    `timer` says so, and that nothing is evicted before a call.
+    """
+
+    def _estimate(self) -> float:
+        warm_ms = self.subject.warm_ms
+        if self.tracer is None or warm_ms > 20:
+            return warm_ms
+        try:
+            return max(busy_ms(self.tracer.trace(self.subject.call)), 1e-3)
+        except CuptiFailed:
+            return warm_ms
+
+    def measure(self, primary: str) -> Measured:
+        """All of it."""
+        flags = {"long_call"} if self.call_ms > LONG_MS else set()
+        try:
+            measured = self._burst(self._kernels(), self.subject.call, flags)
+        except (Uncountable, CuptiFailed) as error:
+            print(f"attnsweep: its kernels cannot be timed: {error}", file=sys.stderr)
+            host = HostTimer(self.framework, self.subject.call, self.clock)
+            measured = self._burst(host, self.subject.call, flags)
+            measured.columns["cache"] = "hot"
+        if self.call_ms > _ALONE_MS:
+            return measured
+        measured.columns["host_ms"] = self._host()
+        # A dispatching thread hides from the host whether launches keep up; CUPTI sees it
+        if self.options["sustained"] and self.tracer is not None:
+            if self._starved(self.tracer):
+                measured.flags.add("launch_bound")
+            else:
+                self._sustain(measured, None)
+        return measured
+
+    def _starved(self, tracer: Tracer) -> bool:
+        """Whether the GPU waits for launches while calls are issued back to back."""
+        count = max(2, min(round(load.STRETCH_MS / self.call_ms), _MOST_TRACED))
+        try:
+            seen = tracer.trace(lambda: [self.subject.call() for _ in range(count)])
+        except CuptiFailed:
+            return True
+        if not seen:
+            return True
+        span_ms = (max(one.end for one in seen) - seen[0].start) / 1e6
+        return busy_ms(seen) < (1 - load.STARVED) * span_ms
+
+    def _kernels(self) -> KernelTimer:
+        """The timer; raises Uncountable and CuptiFailed."""
+        if self.tracer is None:
+            raise CuptiFailed("CUPTI is not there")
+        cache, flush_ms = self.options["cache"], 0.0
+        if cache == "cold":
+            self.framework.flush_cache()  # compiles what reads
+            flush_ms = busy_ms(self.tracer.trace(self.framework.flush_cache))
+        shape = shape_of(self.call_ms, flush_ms, self.options["block_ms"], self.options["rest_ms"])
+        return KernelTimer(self.framework, self.subject.call, self.clock, self.tracer, shape=shape, cache=cache)
 
 
 def duplicate(framework: Framework, given: Inputs) -> Inputs:
