@@ -1,24 +1,56 @@
 #!/usr/bin/env bash
-# The sweeps behind docs/results/h200, most telling first. Each goes on by name: run this again after an interruption.
-#     bash benchmarks/results.sh [OUTPUT_DIR]
-# Then: attnsweep-report OUTPUT_DIR/h200, python benchmarks/protocol.py OUTPUT_DIR/*
+# The sweeps behind docs/results, in parts, most telling first. Each goes on by name: run it again after an interruption.
+#     bash benchmarks/results.sh OUTPUT_DIR PART [OVERRIDE...]        such as: outputs protocol 'gpus=[0,1,2]'
+# Then: attnsweep-report OUTPUT_DIR/<sweep>; for the part protocol also python benchmarks/protocol.py OUTPUT_DIR/*
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-out=${1:-outputs}
-sweep() { python3 -c 'from attnsweep.cli import main; raise SystemExit(main())' output_dir="$out" "$@" || [ $? -lt 128 ] || exit; }
+out=${1:?a folder for the sweeps}
+part=${2:?protocol, compile, everything, autotune, fusion or grid}
+shift 2
+more=("$@")
+sweep() {
+  python3 -c 'from attnsweep.cli import main; raise SystemExit(main())' output_dir="$out" "$@" ${more[@]+"${more[@]}"} || [ $? -lt 128 ] || exit
+}
 
-# Standard cells, load included: what they cost, burst against load, and cuDNN beside NVIDIA's own table
-sweep name=load impl=sdpa_cudnn,sdpa_flash,fa2 scenario=prefill timing=standard timing.replicates=1
-sweep name=load impl=sdpa_cudnn,sdpa_flash,fa2 scenario=flux scenario.text_len=512 timing=standard timing.replicates=1
-gqa=(scenario=prefill scenario.batch_size=1 scenario.num_heads=64 scenario.num_kv_heads=8 "scenario.seq_len=2048,4096,8192,16384")
-sweep name=nvidia impl=sdpa_cudnn,ceiling_matmul "${gqa[@]}" scenario.causal=true,false timing=standard timing.replicates=1
-sweep name=nvidia impl=sdpa_cudnn "${gqa[@]}" scenario.direction=bwd timing=standard timing.replicates=1
-
-# Three processes a cell: the spread between them, and an implementation against its twin
-three=(timing=standard timing.sustained=false)
-sweep name=h200 impl=sdpa_cudnn,sdpa_cudnn_twin,sdpa_flash,fa2 scenario=flux,prefill,decode "${three[@]}" --config-dir "$here/twins"
-sweep name=h200 impl=flex compile=default scenario=flux,prefill,decode "${three[@]}"
-
-# The rest of the table, and what compiling adds
-sweep name=h200 impl=naive,sdpa_efficient,xformers scenario=prefill,decode,flux timing=quick
-sweep name=compile impl=sdpa_flash,sdpa_cudnn compile=eager,default scenario=prefill timing=quick
+case $part in
+protocol)
+  # Standard cells, load included: what they cost, burst against load, and cuDNN beside NVIDIA's own table
+  one=(timing=standard timing.replicates=1)
+  sweep name=load impl=sdpa_cudnn,sdpa_flash,fa2 scenario=prefill "${one[@]}"
+  sweep name=load impl=sdpa_cudnn,sdpa_flash,fa2 scenario=flux scenario.text_len=512 "${one[@]}"
+  gqa=(scenario=prefill scenario.batch_size=1 scenario.num_heads=64 scenario.num_kv_heads=8 "scenario.seq_len=2048,4096,8192,16384")
+  sweep name=nvidia impl=sdpa_cudnn,ceiling_matmul "${gqa[@]}" scenario.causal=true,false "${one[@]}"
+  sweep name=nvidia impl=sdpa_cudnn "${gqa[@]}" scenario.direction=bwd "${one[@]}"
+  # Three processes a cell: the spread between them, and an implementation against its twin
+  three=(timing=standard timing.sustained=false)
+  sweep name=h200 impl=sdpa_cudnn,sdpa_cudnn_twin,sdpa_flash,fa2 scenario=flux,prefill,decode "${three[@]}" --config-dir "$here/twins"
+  sweep name=h200 impl=flex compile=default scenario=flux,prefill,decode "${three[@]}"
+  sweep name=h200 impl=naive,sdpa_efficient,xformers scenario=prefill,decode,flux timing=quick
+  ;;
+compile)
+  # What compiling adds, with cold caches
+  TORCHINDUCTOR_CACHE_DIR=$(mktemp -d) sweep name=compile impl=sdpa_flash,sdpa_cudnn,sdpa_math,naive compile=eager,default \
+    scenario=prefill timing=quick
+  ;;
+everything)
+  # All that is installed, forward and backward, uncompiled and compiled
+  sweep study=flux timing=quick compile=eager,default,jit name=everything
+  sweep study=llm timing=quick name=everything
+  sweep study=flux timing=quick compile=eager,jit name=everything scenario.direction=bwd scenario.text_len=512
+  sweep study=llm scenario=prefill timing=quick compile=eager,jit name=everything scenario.direction=bwd
+  ;;
+autotune)
+  sweep study=flux timing=quick compile=max_autotune name=everything
+  ;;
+fusion)
+  sweep study=fusion timing=standard timing.replicates=1
+  ;;
+grid)
+  sweep study=mha_grid sample=600
+  sweep study=mha_grid_jax sample=100
+  ;;
+*)
+  echo "no such part: $part" >&2
+  exit 2
+  ;;
+esac

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+#: One thread for PyTorch, here and in every cell: threads that wait for each other on cores that others use make small
+#: operations thirty times slower. Before torch is imported, which reads it once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--faults-table: where the table of tests/faults goes."""

@@ -384,7 +384,7 @@ def read(paths: list[Path]) -> pa.Table:
 
 
 def _read_one(path: Path, schema: pa.Schema) -> pa.Table:
-    """The records of one file in `schema`; a file that has it already is not cast column by column (5 ms)."""
+    """The records of one file in `schema`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -405,10 +405,14 @@ def _read_one(path: Path, schema: pa.Schema) -> pa.Table:
             raise RecordError(f"{path} has schema version {newest}; this attnsweep reads up to {SCHEMA_VERSION}")
         if table.schema.equals(schema):
             return table.replace_schema_metadata(schema.metadata)
+        # Only what has another type is cast: a file that lacks a column or two takes no longer than one that has all.
+        found = dict(zip(table.column_names, table.columns, strict=True))
         columns = [
-            table[field.name].cast(field.type)
-            if field.name in table.column_names
-            else pa.nulls(table.num_rows, field.type)
+            pa.nulls(table.num_rows, field.type)
+            if field.name not in found
+            else found[field.name]
+            if found[field.name].type == field.type
+            else found[field.name].cast(field.type)
             for field in schema
         ]
     except (pa.ArrowException, OSError, TypeError, ValueError) as error:

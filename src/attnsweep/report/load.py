@@ -272,7 +272,8 @@ def _told(table: pa.Table, left_out: LeftOut) -> pa.Table:
     ):
         bad = table.filter(which).select(["cell_id", column]).to_pylist()
         left_out.add(reason, [f"{row['cell_id']} ({column} {row[column]!r})" for row in bad])
-    return table.filter(pc.and_(known, pc.invert(useless)))
+    able = pc.and_(known, pc.invert(useless))
+    return table if pc.all(able).as_py() else table.filter(able)
 
 
 def write(table: pa.Table, path: Path) -> None:
