@@ -12,6 +12,9 @@ sweep() {
   python3 -c 'from attnsweep.cli import main; raise SystemExit(main())' output_dir="$out" "$@" ${more[@]+"${more[@]}"} || [ $? -lt 128 ] || exit
 }
 
+# XLA compiles and tunes some hundred small programs before the first check of a shape
+xla=(pool.check_s=240)
+
 case $part in
 protocol)
   # Standard cells, load included: what they cost, burst against load, and cuDNN beside NVIDIA's own table
@@ -34,10 +37,11 @@ compile)
   ;;
 everything)
   # All that is installed, forward and backward, uncompiled and compiled
-  sweep study=flux timing=quick compile=eager,default,jit name=everything
-  sweep study=llm timing=quick name=everything
-  sweep study=flux timing=quick compile=eager,jit name=everything scenario.direction=bwd scenario.text_len=512
-  sweep study=llm scenario=prefill timing=quick compile=eager,jit name=everything scenario.direction=bwd
+  all=(timing=quick name=everything "${xla[@]}")
+  sweep study=flux compile=eager,default,jit "${all[@]}"
+  sweep study=llm "${all[@]}"
+  sweep study=flux compile=eager,jit scenario.direction=bwd scenario.text_len=512 "${all[@]}"
+  sweep study=llm scenario=prefill compile=eager,jit scenario.direction=bwd "${all[@]}"
   ;;
 autotune)
   sweep study=flux timing=quick compile=max_autotune name=everything
@@ -47,7 +51,7 @@ fusion)
   ;;
 grid)
   sweep study=mha_grid sample=600
-  sweep study=mha_grid_jax sample=100
+  sweep study=mha_grid_jax sample=100 "${xla[@]}"
   ;;
 *)
   echo "no such part: $part" >&2

@@ -1,6 +1,7 @@
 """What runs in a process that has JAX up: its threads would spoil the other tests' forks. Functions of plain values."""
 
 import math
+import os
 import warnings
 from unittest import mock
 
@@ -177,6 +178,9 @@ def status(what):
         "no room for a copy": lambda: (_ for _ in ()).throw(framework.OutOfMemory("no room")),
         "refusal": lambda: cannot(1, 2, 3, 4),
         "shared memory": lambda: (_ for _ in ()).throw(ValueError("it exceeds available shared memory")),
+        "cuDNN": lambda: (_ for _ in ()).throw(
+            jax.errors.JaxRuntimeError("INTERNAL: cuDNN reports no supported engine for the graph (head_dim)")
+        ),
         "bug": lambda: jnp.zeros(3) + jnp.zeros(4),
     }
     try:
@@ -184,6 +188,39 @@ def status(what):
     except (RuntimeError, TypeError, ValueError, framework.OutOfMemory) as error:
         return here.status_of(error)
     return "nothing went wrong"
+
+
+def no_room():
+    """Whether a call for whose result there is no memory raises what the framework's `out_of_memory` says."""
+    here = fw()
+    given = inputs.make(here, Case(**CASE), 0, "bshd")
+    call = here.differentiate(lambda q, k, v: jnp.zeros(2**46, jnp.int8), given, "fwd")
+    after = here.event()
+    try:
+        call()
+        after.record()
+        after.wait()
+    except here.out_of_memory:
+        return True
+    return False
+
+
+def unplanned():
+    """The bytes of a program whose plan XLA does not tell."""
+    program = framework.Program(lambda: None)
+    program._compiled = mock.Mock(memory_analysis=lambda: None)
+    return program.peak_bytes()
+
+
+def set_up(users):
+    """The fraction of the memory under both its names where the user has set `users`, and what XLA keeps on disk."""
+    names = ("XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_CLIENT_MEM_FRACTION")
+    with mock.patch.dict(os.environ):
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(users)
+        framework.load(CPU)
+        return tuple(os.environ.get(name) for name in names), jax.config.jax_persistent_cache_enable_xla_caches
 
 
 def missing_gpu():

@@ -88,6 +88,8 @@ def test_a_compiled_cell_says_what_compiling_cost(compiler):
     assert columns["first_call_s"] >= columns["compile_s"] > 0
     assert columns["autotune_s"] == 0.0
     assert "graph_break" not in columns["flags"]
+    forget_compilations()
+    assert run(cell("ok"))["columns"]["compile_cache"] == "hit"
 
 
 @pytest.mark.slow
@@ -98,7 +100,7 @@ def test_autotuning_is_a_part_of_compiling_and_free_once_cached(compiler):
     assert 0 < columns["autotune_s"] < columns["compile_s"]
     forget_compilations()
     columns = run(cell("by_hand", "max-autotune-no-cudagraphs"))["columns"]
-    assert (columns["compile_cache"], columns["autotune_s"]) == ("hit", 0.0)
+    assert columns["autotune_s"] == 0.0
 
 
 def test_an_eager_cell_has_no_compile_columns():

@@ -219,6 +219,7 @@ def test_a_completion_is_the_end_of_what_was_issued(there):
         ("no room for a copy", "oom"),
         ("refusal", "unsupported"),
         ("shared memory", "unsupported"),
+        ("cuDNN", "unsupported"),
         ("bug", None),
     ],
 )
@@ -228,9 +229,40 @@ def test_jaxs_errors_are_statuses(there, what, status):
     assert (found and found[0].value) == status
 
 
-def test_a_jax_without_cuda_is_missing_on_a_gpu(there):
-    """And how to get it is said."""
-    assert "pip install 'jax[cuda13]'" in there(jax_here.missing_gpu)
+def test_a_call_without_room_raises_what_the_framework_says(there):
+    """So that a load which does not fit costs the load alone."""
+    assert there(jax_here.no_room)
+
+
+def test_a_plan_that_xla_does_not_tell_is_no_memory(there):
+    """The column stays empty."""
+    assert there(jax_here.unplanned) is None
+
+
+@pytest.mark.parametrize(
+    ("users", "found"),
+    [
+        ({}, ("0.95", None)),
+        ({"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}, ("0.5", None)),
+        ({"XLA_CLIENT_MEM_FRACTION": "0.5"}, (None, "0.5")),
+    ],
+)
+def test_the_users_fraction_of_the_memory_stands(there, users, found):
+    """Under either name, since JAX refuses both at once; and what XLA tunes is kept nowhere."""
+    assert there(jax_here.set_up, users) == (found, None)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_jax_without_cuda_is_missing_on_a_gpu(there, fresh):
+    """And how to get it is said, also where no backend was up before."""
+    if fresh:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            found = pool.submit(jax_here.missing_gpu).result()
+    else:
+        found = there(jax_here.missing_gpu)
+    if found == "it found a GPU":
+        pytest.skip("this JAX has CUDA")
+    assert "pip install 'jax[cuda13]'" in found
 
 
 @pytest.mark.slow
@@ -440,7 +472,8 @@ def test_what_a_gpu_implementation_cannot_do_is_known_before_it_runs(name, field
         ("jax_mosaic_gpu", {"block_q": 32}, "block_q must be a multiple of 64, not 32"),
         ("jax_mosaic_gpu", {"max_concurrent_steps": 1}, "max_concurrent_steps must be 2 or more, not 1"),
         ("jax_flash_attn2_block_ptr", {"blocksize_k": 24}, "blocksize_k must be a multiple of 16, not 24"),
-        ("jax_xla", {"framework": "tinygrad"}, "framework must be one of torch, jax, not 'tinygrad'"),
+        ("jax_xla", {"framework": "torch"}, "framework must be jax, as its class says, not 'torch'"),
+        ("jax_flash_attn2", {"framework": "tinygrad"}, "framework must be one of torch, jax, not 'tinygrad'"),
     ],
 )
 def test_a_yaml_that_cannot_be_meant_is_refused_by_its_key(name, changed, reason):

@@ -242,6 +242,16 @@ def test_what_changes_the_measurement_changes_the_id(tmp_path: Path, monkeypatch
     assert len(set(hashes)) == len(hashes)
 
 
+def test_overridden_fields_of_a_preset_are_part_of_its_name_in_a_record(tmp_path: Path) -> None:
+    """What a report compares and pools by name is one configuration; what has a column, or no effect, is left out."""
+    typed = ("timing.time_cap_s=0.7", "compile.fullgraph=false", "timing.cache=hot", "compile.dynamic=true")
+    changed = only(tmp_path, combination(scenario=one_case(), compile=DEFAULT, overrides=typed)).columns
+    assert (changed["compile"], changed["timing"]) == ("default[dynamic=true,fullgraph=false]", "quick[time_cap_s=0.7]")
+    more = ("scenario.dtype=fp32", "timing.replicates=2", "timing.cache=hot", "compile.dynamic=true")
+    plain = only(tmp_path, combination(scenario=one_case(), overrides=more)).columns
+    assert (plain["compile"], plain["timing"]) == ("eager", "quick")
+
+
 def test_the_cache_is_part_of_the_id_on_a_gpu_and_always_hot_on_a_cpu(tmp_path: Path) -> None:
     """Nothing is evicted before a call on a CPU, whatever the preset asks for."""
     base = combination(scenario=one_case())

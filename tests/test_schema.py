@@ -181,6 +181,14 @@ def test_a_compile_mode_is_one_of_torch_compiles() -> None:
         schema.compile_mode({"name": "x", "mode": "max_autotune"})
 
 
+@pytest.mark.parametrize("mode", [None, "jit"])
+def test_what_torch_compile_alone_is_told_makes_no_other_mode_elsewhere(mode: str | None) -> None:
+    """A sweep of both may say it: the other cells are those that they are without."""
+    told = {"fullgraph": False, "dynamic": True}
+    assert schema.compile_mode({"name": "x", "mode": mode, **told}) == schema.CompileMode("x", mode)
+    assert schema.compile_mode({"name": "x", "mode": "default", **told}).dynamic
+
+
 @pytest.mark.parametrize("key", ["seed.x", "pool.timout_s", "check.enabled.x"])
 def test_a_key_below_the_settings_is_checked_part_by_part(key: str) -> None:
     """A dotted key is refused where it leaves the schema."""

@@ -41,6 +41,22 @@ class Combination:
     choices: dict[str, str | None]
     overrides: tuple[str, ...]
 
+    def preset(self, group: str) -> str:
+        """What a record calls the compile mode or the timing preset: its name and the fields that were overridden,
+        such as "default[dynamic=true]", since results of one name are taken for one measurement.
+        """
+        silent = _IN_COLUMNS if schema.of_torch(self.compile["mode"]) else (*_IN_COLUMNS, *_OF_TORCH)
+        typed = (line for line in self.overrides if line.startswith(f"{group}.") and not line.startswith(silent))
+        fields = ",".join(sorted(line.removeprefix(f"{group}.") for line in typed))
+        name = str(getattr(self, group)["name"])
+        return f"{name}[{fields}]" if fields else name
+
+
+#: Overrides that a column of their own says, or the number of rows.
+_IN_COLUMNS = ("timing.cache=", "timing.replicates=")
+#: Overrides without effect where torch.compile does not compile.
+_OF_TORCH = ("compile.fullgraph=", "compile.dynamic=")
+
 
 @dataclass(frozen=True)
 class _Tree:

@@ -211,7 +211,13 @@ def compile_mode(values: Mapping[str, Any]) -> CompileMode:
     mode = bind(CompileMode, values, "compile.")
     if mode.mode is not None:
         one_of("compile.mode", mode.mode, COMPILE_MODES)
-    return mode
+    # What torch.compile alone is told has no effect here: the same cell, so that one sweep may hold both
+    return mode if of_torch(mode.mode) else replace(mode, fullgraph=True, dynamic=False)
+
+
+def of_torch(mode: str | None) -> bool:
+    """Whether a compile mode is torch.compile's, with `fullgraph` and `dynamic`."""
+    return mode not in (None, "jit")
 
 
 def sweep_name(name: Any) -> str:

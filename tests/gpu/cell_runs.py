@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import sys
+import tempfile
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -11,6 +13,8 @@ from cells import resolved
 
 CONF = Path(__file__).parents[2] / "conf/impl"
 CASE = {"batch_size": 1, "q_len": 2048, "kv_len": 2048, "num_heads": 16, "num_kv_heads": 16, "head_dim": 128}
+#: JAX compiles some hundred small programs for a case's inputs and check: once for all cells of its shape.
+JAX_CACHE = Path(tempfile.gettempdir()) / f"attnsweep_jax_tests_{os.getuid()}"
 SAMPLING = {"target": 0.005, "min_time_s": 0.2, "time_cap_s": 2.0, "max_samples": 10000}
 
 
@@ -31,7 +35,9 @@ def forked(function, cell, environment=None):
     receive, send = context.Pipe(duplex=False)
 
     def child():
-        os.environ.update(environment or {})
+        os.environ.update({"JAX_COMPILATION_CACHE_DIR": str(JAX_CACHE), **(environment or {})})
+        if "jax" in sys.modules:  # another test module imported it, and then it has read its variables
+            sys.modules["jax"].config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
         send.send(function(cell, lambda event: None))
 
     process = context.Process(target=child)

@@ -28,10 +28,10 @@ def only(derived: Derived) -> Any:
     return derived.sections[0].cases[0].measured["fa2"]
 
 
-@pytest.mark.parametrize("column", ["gpu_uuid", "driver", "torch", "timing", "sweep"])
+@pytest.mark.parametrize("column", ["gpu_uuid", "driver", "torch", "jax", "timing", "sweep"])
 def test_what_differs_is_not_pooled_and_the_newest_speaks(column: str) -> None:
     """The older measurement is not in the number, the reader is told, and it is not counted among the processes."""
-    derived = derive([at(0, 1.0), at(5, 3.0, **{column: "other"}), at(1, 1.2)])
+    derived = derive([at(0, 1.0, **{column: "one"}), at(5, 3.0, **{column: "other"}), at(1, 1.2, **{column: "one"})])
     one = only(derived)
     assert (one.latency_ms, one.ok, one.marks) == (3.0, 1, ("superseded",))
     assert (len(derived.rows), derived.superseded) == (1, 2)

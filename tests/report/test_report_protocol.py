@@ -262,8 +262,15 @@ def test_the_load_plot_shows_the_largest_case(tmp_path: Path) -> None:
     rows = [row("cudnn", 0.4, 0.43, flux(text)) for text in (128, 512)]
     shown = drawn_texts(derive(rows), tmp_path)
     assert {"latency (ms)", "SM clock (MHz)", "seconds under load", "burst"} <= set(shown)
-    assert "text_len 512, q_len 4608; one process each" in shown
+    assert "text_len 512, q_len 4608; bursts by events; one process each" in shown
     assert "cudnn: 0.4000 to 0.4300 ms (+7.5%)" in shown
+
+
+def test_the_load_plot_names_the_timers_of_its_bursts(tmp_path: Path) -> None:
+    """Each has its own primary one there, also where the case is ranked on the kernels' time."""
+    shown = drawn_texts(derive([row("cudnn", 0.4, 0.43), row("jax", 0.5, 0.52, timer="kernel")]), tmp_path)
+    assert any("bursts by events and kernel" in text for text in shown)
+    assert not any("timer kernel" in text for text in shown)
 
 
 def test_without_clocks_the_load_plot_has_one_panel(tmp_path: Path) -> None:

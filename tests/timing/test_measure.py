@@ -396,6 +396,24 @@ def test_a_load_without_events_that_launching_cannot_keep_up_with_is_none():
     assert "sustained_ms" not in found.columns
 
 
+def test_no_result_is_kept_to_see_whether_launching_keeps_up():
+    """Hundreds of outputs of a large batch would fill the memory."""
+    gpu, alive, most = EventlessGpu(kernel_s=1e-4), weakref.WeakSet(), []
+
+    class Result:
+        pass
+
+    def call():
+        gpu.call()
+        result = Result()
+        alive.add(result)
+        most.append(len(alive))
+        return result
+
+    assert "sustained_ms" in measured(gpu, "kernel", what=subject(gpu, call), sustained=True).columns
+    assert max(most) <= 2
+
+
 def test_a_long_call_without_events_says_so():
     """5 ms: one untimed call and one timed."""
     gpu = EventlessGpu(kernel_s=5e-3)

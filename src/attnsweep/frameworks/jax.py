@@ -32,10 +32,6 @@ _NAMES = {jnp.dtype(dtype): name for name, dtype in _DTYPES.items()}
 #: The flush reads this much, or four times L2 where that is more.
 _FLUSH_BYTES = 256 * 2**20
 
-#: What XLA's allocator may take of a GPU: its default of 0.75 would be out of memory where others are not. It takes
-#: only what it needs, so that the driver, cuDNN and CUPTI find room.
-_ALLOCATOR = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"}
-
 #: jax.monitoring's event for each program that XLA compiles, those of single operations too.
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -47,11 +43,27 @@ _REFUSALS = (
     "exceeds available shared memory",
     "not supported with cuda versions",
     "is not supported by dot_general on",
+    "no supported engine for the graph",  # cuDNN, as XLA has it since 0.11, and before
+    "No execution plans support the graph",
 )
 
 
 class OutOfMemory(Exception):
     """The device has no room for an array of ours."""
+
+
+class Room:
+    """Makes of JAX's error, in a block, that the device's memory does not suffice an OutOfMemory."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and _out_of_memory(error):
+            raise OutOfMemory(_first_line(str(error))) from error
+
+
+_ROOM = Room()
 
 
 class Program:
@@ -69,9 +81,11 @@ class Program:
             _keep_programs(True)
         return self._compiled(*arguments)
 
-    def peak_bytes(self) -> int:
-        """Arguments, results and what XLA allocates beside them, as it planned them when it compiled."""
+    def peak_bytes(self) -> int | None:
+        """Arguments, results and what XLA allocates beside them, as it planned them when it compiled, if it says so."""
         plan = self._compiled.memory_analysis()
+        if plan is None:
+            return None
         held = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
         return int(held - plan.alias_size_in_bytes)
 
@@ -97,7 +111,8 @@ class Call:
     def __call__(self) -> tuple[Any, ...]:
         # The results of the call before go first, as those of a caller who drops them do.
         self._framework.issued = ()
-        self._framework.issued = results = self._run()
+        with _ROOM:
+            self._framework.issued = results = self._run()
         return results
 
 
@@ -116,7 +131,8 @@ class Completion:
         return all(result.is_ready() for result in jax.tree_util.tree_leaves(self._results))
 
     def wait(self) -> None:
-        jax.block_until_ready(self._results)
+        with _ROOM:
+            jax.block_until_ready(self._results)
         self._results, self._at = (), time.monotonic()
 
     def ms_until(self, later: Completion) -> float:
@@ -196,12 +212,8 @@ class Jax:
         return sum(x.nbytes for x in arrays)
 
     def copy(self, x: jax.Array) -> jax.Array:
-        try:
+        with _ROOM:
             return jax.block_until_ready(jnp.array(x, copy=True))
-        except jax.errors.JaxRuntimeError as error:
-            if _out_of_memory(error):
-                raise OutOfMemory(_first_line(str(error))) from error
-            raise
 
     def overwrite(self, x: jax.Array, values: jax.Array) -> jax.Array:
         return values
@@ -347,7 +359,7 @@ def _first_device(platform: str) -> Any:
     """The first device of a platform, whose backend comes up here; raises Missing where this JAX has none."""
     try:
         return jax.devices(platform)[0]
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # the latter where JAX sees no /dev/nvidia*
         if platform == "cpu":
             raise
         why = _first_line(str(error))
@@ -389,10 +401,15 @@ def _first_line(text: str) -> str:
 
 def load(device: dict[str, Any]) -> Jax:
     """JAX on a device; its backend comes up with the first `synchronize`. Variables that the user has set stand."""
-    for name, value in _ALLOCATOR.items():
-        os.environ.setdefault(name, value)
+    # Of a GPU XLA takes what it needs, so that the driver, cuDNN and CUPTI find room, and up to nearly all: its default
+    # of 0.75 would be out of memory where others are not.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if "XLA_CLIENT_MEM_FRACTION" not in os.environ:  # its newer name: JAX refuses both at once
+        os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.95")
     jax.config.update("jax_platforms", "cuda" if device["kind"] == "cuda" else "cpu")
     # Where there is a cache it is for our own operations, some hundred small programs a case.
     _keep_programs(True)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    # What XLA tuned for an implementation's program would be found there, and be missing in its compile_s
+    jax.config.update("jax_persistent_cache_enable_xla_caches", None)
     return Jax(device)

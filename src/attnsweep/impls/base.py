@@ -164,6 +164,10 @@ class Attention(ABC):
                 raise ConfigError(f"impl {name}: {key} must be {what}, not {value!r}")
         if impl.get("layout", "bshd") not in LAYOUTS:
             raise ConfigError(f"impl {name}: layout must be one of {', '.join(LAYOUTS)}, not {impl['layout']!r}")
+        said = [vars(one).get("framework") for one in cls.__mro__[: cls.__mro__.index(Attention)]]
+        own = next((one for one in said if one is not None), None)
+        if own is not None and impl.get("framework") not in (None, own):
+            raise ConfigError(f"impl {name}: framework must be {own}, as its class says, not {impl['framework']!r}")
         if impl.get("isolation", "fork") not in ("fork", "spawn"):
             raise ConfigError(f"impl {name}: isolation must be fork or spawn, not {impl['isolation']!r}")
         for key, known in (("supports", SUPPORTS), ("env", ENV), ("kernels", KERNELS), ("precision", PRECISION)):

@@ -31,9 +31,9 @@ METHOD = (
     "The latency is the median of short bursts after a rest (on a CPU of all samples). Under load means calls back to "
     "back until the latency is steady: clocks fall there, and another may be the fastest.",
     "The primary timer belongs to the case: a CUDA graph of many calls where 0.1 ms would do for its FLOPs at 1000 "
-    "TFLOP/s and its bytes at 4 TB/s, else CUDA events around each call, and the wall clock on a CPU. A case is ranked "
-    "on its primary timer where all its results have the same, else on the kernels' busy time or on events where all "
-    "have that, else in a table for each timer.",
+    "TFLOP/s and its bytes at 4 TB/s, else CUDA events around each call; the kernels' busy time for JAX, which has no "
+    "events, and the wall clock on a CPU. A case is ranked on its primary timer where all its results have the same, "
+    "else on the kernels' busy time or on events where all have that, else in a table for each timer.",
     "The L2 cache is cold before each call unless the table says otherwise: events and kernels are timed after a read "
     "of more than it holds, graphs and loads rotate over copies of the inputs that together exceed it.",
     "Ceilings are bounds to compare with, not attention, and never ranked: the case's FLOPs as one matmul "
@@ -43,8 +43,8 @@ METHOD = (
     f"processes' medians; from {ENOUGH} on it is the 95 % interval of the median over processes.",
     f"The fastest is bold. {RULE} Otherwise it is a tie, and all of them are bold: the data do not say which is "
     "faster. Results flagged implausible or unchecked are shown and not ranked.",
-    "Processes are pooled only where host, GPU, driver, torch, the library's version, timing preset and sweep agree; "
-    "of several such groups the newest counts. Two hosts are two devices.",
+    "Processes are pooled only where host, GPU, driver, torch, JAX, the library's version, timing preset and sweep "
+    "agree; of several such groups the newest counts. Two hosts are two devices.",
     "FLOPs count the visible (query, key) pairs exactly; bytes count every tensor once. Speed-ups are ratios "
     "of latencies in the same case; means of ratios are geometric.",
 )

@@ -7,7 +7,7 @@ from datetime import datetime
 from attnsweep.report.load import Row, moment
 
 #: What processes must have in common to be processes of one measurement.
-AGREE = ("hostname", "gpu_uuid", "driver", "torch", "impl_version", "timing", "protocol", "sweep")
+AGREE = ("hostname", "gpu_uuid", "driver", "torch", "jax", "impl_version", "timing", "protocol", "sweep")
 
 
 def newest_group(rows: list[Row]) -> list[int]:

@@ -14,7 +14,7 @@ from attnsweep.report.derive import CaseRow, Section
 from attnsweep.report.load import Row
 from attnsweep.report.styles import Style, drawable
 from attnsweep.report.sustained import under_load
-from attnsweep.report.text import digits, more
+from attnsweep.report.text import digits, listing, more
 from attnsweep.report.words import field_value, shown_fields
 
 if TYPE_CHECKING:
@@ -35,10 +35,13 @@ Series = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Trace:
-    """One process under load: (seconds, ms) and (seconds, MHz), each thinned out; what bursts had beside it."""
+    """One process under load: (seconds, ms) and (seconds, MHz), each thinned out; what bursts had beside it, by its
+    primary `timer`.
+    """
 
     text: str
     name: str
+    timer: str
     burst_ms: float
     load_ms: float
     burst_clock_mhz: float | None
@@ -91,7 +94,8 @@ def _trace(one: Measurement, name: str, raw: Callable[[Row], Row]) -> Trace | No
     clock = thinned(columns["sustained_clock_start_s"], columns["sustained_clock_mhz"])
     if not latency:
         return None
-    return Trace(one.label.text, name, row["latency_ms"], row["sustained_ms"], row["burst_clock_mhz"], latency, clock)
+    burst = (str(row["timer"]), row["latency_ms"], row["sustained_ms"], row["burst_clock_mhz"])
+    return Trace(one.label.text, name, *burst, latency, clock)
 
 
 def thinned(times: list[float] | None, values: list[float] | None) -> Series:
@@ -142,7 +146,7 @@ def load_plot(section: Section, load: Load, styles: dict[str, Style]) -> Figure:
         below.axvline(0, color="#444444", linewidth=0.8, linestyle=(0, (2, 2)))
     below.set_xlabel("seconds under load")
     below.set_xlim(-0.09 * end, 1.02 * end)
-    set_heading(figure, section, width, _which(section, load))
+    set_heading(figure, section, width, _which(section, load), timed=False)
     handles = [Line2D([], [], **styles[one.text].line_options()) for one in traces]
     figure.legend(
         handles,
@@ -168,9 +172,10 @@ def _stroke(ax: Axes, end: float, value: float, style: Style) -> None:
 
 
 def _which(section: Section, load: Load) -> str:
-    """The case that is drawn, by what tells it apart in its table, and what of it is not."""
+    """The case that is drawn, by what tells it apart in its table, how bursts were timed, and what of it is not."""
     told = ", ".join(f"{name} {field_value(load.case, name, section.key.axis)}" for name in shown_fields(section))
     modes = {label.compile for label in section.labels.values()}
     chosen = ", in its best compile mode" if len(modes) > 1 else ""
     left = f"; {load.left_out} slower left out" if load.left_out else ""
-    return f"{told or load.case.case}; one process each{chosen}{left}"
+    timers = listing(list(dict.fromkeys(one.timer for one in load.traces)))
+    return f"{told or load.case.case}; bursts by {timers}; one process each{chosen}{left}"
