@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -564,3 +565,49 @@ def test_every_launcher_measures_for_real(launcher: str, tmp_path: Path) -> None
     rows = [pq.read_table(path).to_pylist()[0] for path in (tmp_path / "outputs" / "n" / "cells").glob("*.parquet")]
     counted = sorted((row["impl"], row["status"]) for row in rows)
     assert counted == [("naive", "ok")] * 4 + [("sdpa_math", "ok")] * 4
+
+
+SLOW_IMPORT = """
+import os, signal, time
+os.kill(os.getpid(), signal.{name})
+time.sleep(0.2)
+with open("imported", "w") as file:
+    file.write("whole")
+"""
+
+
+def test_what_a_signal_raised_and_somebody_swallowed_is_raised_again(tmp_path: Path) -> None:
+    """As a destructor in C would: half a second later all ends nevertheless."""
+    code = (
+        "import contextlib, os, signal, time\n"
+        "from attnsweep import cli\n"
+        "def planning(argv):\n"
+        "    with contextlib.suppress(KeyboardInterrupt):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(30)\n"
+        "    open('swallowed', 'w').close()\n"
+        "    time.sleep(30)\n"
+        "cli._main = planning\n"
+        "raise SystemExit(cli.main([]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (143, "")
+    assert (tmp_path / "swallowed").exists()
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_in_an_import_waits_until_that_is_over(tmp_path: Path, name: str) -> None:
+    """Callbacks of the import system swallow what a handler raises: a sweep would run on as if nobody had asked."""
+    (tmp_path / "slow_import.py").write_text(SLOW_IMPORT.format(name=name))
+    code = (
+        "import time\n"
+        "from attnsweep import cli\n"
+        "def planning(argv):\n"
+        "    import slow_import\n"
+        "    time.sleep(30)\n"
+        "cli._main = planning\n"
+        "raise SystemExit(cli.main([]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (128 + signal.Signals[name], "")
+    assert (tmp_path / "imported").read_text() == "whole"

@@ -116,7 +116,7 @@ TYPED = (
     ),
 )
 #: Of examples that take a quarter of a second each.
-FEW_OR_MANY = [15, pytest.param(75, marks=[pytest.mark.slow, pytest.mark.timeout(400)])]
+FEW_OR_MANY = [15, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(400)])]
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -258,7 +258,7 @@ def test_whatever_a_users_file_holds_is_planned_or_refused_in_a_sentence(
     explore(check, file_of_mine(), examples)
 
 
-@pytest.mark.parametrize("examples", [200, pytest.param(1500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [200, pytest.param(1000, marks=pytest.mark.slow)])
 def test_whatever_is_composed_is_planned_or_refused_in_a_sentence(examples: int) -> None:
     """Sections and settings of any type, as launchers of others hand them over; too quick for Hydra to come along."""
     own = {

@@ -133,14 +133,14 @@ HERE = "impl=[naive,sdpa,sdpa_math,sdpa_flash,flex,ceiling_matmul,ceiling_copy]"
         ("flux", 16, [HERE]),
         ("llm", 11, [HERE]),
         ("mha_grid", 9, []),
-        ("mha_grid_blocks", 9, []),
+        ("mha_grid_blocks", 4, []),
         ("fusion", 4, []),
     ],
 )
 def test_every_study_runs_in_small_on_a_cpu(
     name: str, sample: int, fewer: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One cell of each implementation and compile mode that a CPU has: measured, and nothing wrong with any."""
+    """At most one cell of each implementation, variant and compile mode that a CPU has, and nothing wrong with any."""
     monkeypatch.chdir(tmp_path)
     argv = [f"study={name}", "scale=tiny", "timing=quick", "timing.time_cap_s=0.2", "device=cpu", f"sample={sample}"]
     assert cli.main([*argv, *fewer]) == 0

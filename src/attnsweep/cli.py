@@ -38,25 +38,61 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(interrupt.args[0]) if interrupt.args else 130
 
 
+#: What no exception may cut short: callbacks of an import swallow it, now and then, and argparse's tidying up after one
+#: (Python 3.11) fails on what it has not set yet.
+_UNDISTURBED = ("_frozen_importlib", "_frozen_importlib_external", "argparse", "weakref")
+#: A signal that comes there is taken up again after this many seconds; and one that came elsewhere, should a destructor
+#: have swallowed what it raised and all go on as if nobody had asked.
+_AGAIN_S, _SWALLOWED_S = 0.01, 0.5
+
+
 @contextmanager
 def _interrupting() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise KeyboardInterrupt meanwhile, as SIGINT does: what is being built or asked is ended too.
+    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt meanwhile: what is being built or asked is ended too.
 
-    One that is ignored, or that somebody else handles, is left alone.
+    One that comes in the middle of what is _UNDISTURBED waits until that is over. After it no other is heard: the
+    process ends. One that is ignored, or that somebody else handles, is left alone.
     """
+    asked = alarms = None
 
     def handler(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(128 + number)
+        nonlocal asked, alarms
+        if asked is None:
+            asked = number
+        elif number != signal.SIGALRM:
+            return
+        if alarms is None:
+            alarms = signal.signal(signal.SIGALRM, handler)
+        wait = _undisturbed(frame)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S if wait else _SWALLOWED_S)
+        if not wait:
+            raise KeyboardInterrupt(128 + asked)
 
     main_thread = threading.current_thread() is threading.main_thread()
-    ours = [one for one in (signal.SIGTERM, signal.SIGHUP) if main_thread and signal.getsignal(one) is signal.SIG_DFL]
+    ours = {
+        number: before
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if main_thread and (before := signal.getsignal(number)) in (signal.SIG_DFL, signal.default_int_handler)
+    }
     for number in ours:
         signal.signal(number, handler)
     try:
         yield
     finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
+        for number, before in ours.items():
+            signal.signal(number, before if asked is None else signal.SIG_IGN)
+        if alarms is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, alarms)
+
+
+def _undisturbed(frame: FrameType | None) -> bool:
+    """Whether a signal that came in this frame has to wait."""
+    while frame is not None:
+        if frame.f_globals.get("__name__") in _UNDISTURBED or frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _main(argv: list[str]) -> int:
