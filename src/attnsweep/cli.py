@@ -38,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(interrupt.args[0]) if interrupt.args else 130
 
 
-#: What no exception may cut short: callbacks of an import swallow it, now and then, and argparse's tidying up after one
-#: (Python 3.11) fails on what it has not set yet.
-_UNDISTURBED = ("_frozen_importlib", "_frozen_importlib_external", "argparse", "weakref")
+#: What no exception may cut short: callbacks of an import swallow it, now and then; tidying up after one, argparse (of
+#: Python 3.11) and OmegaConf fail on what they have not set yet, and that is what arrives.
+_UNDISTURBED = ("_frozen_importlib", "_frozen_importlib_external", "argparse", "omegaconf", "weakref")
 #: A signal that comes there is taken up again after this many seconds; and one that came elsewhere, should a destructor
 #: have swallowed what it raised and all go on as if nobody had asked.
 _AGAIN_S, _SWALLOWED_S = 0.01, 0.5
@@ -89,7 +89,8 @@ def _interrupting() -> Iterator[None]:
 def _undisturbed(frame: FrameType | None) -> bool:
     """Whether a signal that came in this frame has to wait."""
     while frame is not None:
-        if frame.f_globals.get("__name__") in _UNDISTURBED or frame.f_code.co_name == "__del__":
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package in _UNDISTURBED or frame.f_code.co_name == "__del__":
             return True
         frame = frame.f_back
     return False
