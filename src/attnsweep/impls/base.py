@@ -294,13 +294,13 @@ class FunctionAttention(Attention):
             return f"{self.name}'s YAML passes no bias"
         return None
 
-    def library(self) -> Any:
+    def loaded(self) -> Any:
         """The module that has the function; raises Missing."""
         assert self.module is not None
         return self.require(self.module)
 
     def prepare(self, case: Case, device: str) -> Callable[..., Any]:
-        library = self.library()
+        library = self.loaded()
         function = getattr(library, self.function, None)
         if function is None:
             raise Missing(self.install(f"{library.__name__} has no {self.function} in this version"))

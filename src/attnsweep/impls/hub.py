@@ -45,7 +45,7 @@ class HubKernel(FunctionAttention):
         if asked not in ((True, True, False), (False, False, True)):
             raise ConfigError(f"impl {name}: either repository and revision or folder must be given")
 
-    def library(self) -> Any:
+    def loaded(self) -> Any:
         """The kernel's module; raises Missing where the hub or the folder has no build for this machine."""
         kernels = self.require("kernels")
         try:
