@@ -265,8 +265,9 @@ GPU = Device(kind="cuda", uuid="GPU-1234", name="a GPU")
 
 
 def test_a_gpu_is_made_visible_by_its_uuid(tmp_path, opened):
-    """And its sensors are read all along."""
+    """And its sensors are read while a cell is timed, and not before."""
     ends = sweep(tmp_path, cell("look"), cell("hang", timeout_s=0.3), devices=(GPU,))
+    assert ends["look"].telemetry == []
     assert ends["look"].outcome["columns"]["environ"]["CUDA_VISIBLE_DEVICES"] == "GPU-1234"
     # 300 ms at one reading each 20 ms, on a machine that may be busy
     assert 5 <= len(ends["hang"].telemetry) <= 40

@@ -129,6 +129,31 @@ def test_whatever_is_raised_is_a_status_with_its_reason(deed, status, reason):
 
 
 @pytest.mark.parametrize(
+    ("later", "reason"),
+    [
+        (None, "ValueError: the kernel said no"),
+        ("the kernel said no", "ValueError: the kernel said no"),
+        (
+            "CUDA error: an illegal memory access was encountered\nCompile with",
+            "ValueError: the kernel said no; the GPU says: CUDA error: an illegal memory access was encountered",
+        ),
+    ],
+)
+def test_what_a_gpu_says_after_an_error_is_told_once(monkeypatch, later, reason):
+    """A kernel fails while the host is elsewhere: the first call that notices it gives it a name of its own."""
+    story = worker._Story(cell(fake("raises")), lambda event: None)
+    story.framework = worker.frameworks.load("torch", {"kind": "cpu"})
+    story.framework.on_gpu = True
+
+    def synchronize():
+        if later is not None:
+            raise RuntimeError(later)
+
+    monkeypatch.setattr(story.framework, "synchronize", synchronize)
+    assert story.status_of(ValueError("the kernel said no")) == ("error", reason)
+
+
+@pytest.mark.parametrize(
     ("deed", "reason"),
     [
         ("memoises", "after timing, on other inputs: out differs"),

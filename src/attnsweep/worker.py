@@ -230,7 +230,18 @@ class _Story:
             return known
         if self.compiling:
             return Status.COMPILE_ERROR, f"{type(error).__name__}: {text[:500]}"
-        return Status.ERROR, f"{type(error).__name__}: {text[:500]}"
+        return Status.ERROR, f"{type(error).__name__}: {text[:500]}{self._aftermath(text)}"
+
+    def _aftermath(self, text: str) -> str:
+        """What the GPU says besides: a kernel that fails is noticed in a later call, which may give it another name."""
+        if self.framework is None or not self.framework.on_gpu:
+            return ""
+        try:
+            self.framework.synchronize()
+        except RuntimeError as later:
+            said = str(later).partition("\n")[0]
+            return "" if said in text else f"; the GPU says: {said}"
+        return ""
 
     def outcome(self, status: Status, reason: str | None, trace: str | None) -> dict[str, Any]:
         """What goes back over the pipe."""

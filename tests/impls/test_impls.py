@@ -202,6 +202,17 @@ def test_nothing_of_a_library_is_imported_in_the_parent(monkeypatch):
     assert impls.why_unsupported(load("fa2"), case(), H200, EAGER) is None
 
 
+def test_a_folder_that_happens_to_have_its_name_is_no_library(tmp_path, monkeypatch):
+    """Python takes any folder on its path for a package; a library of that name is missing all the same."""
+    (tmp_path / "only_a_folder").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    impl = {**load("fa2"), "function": "only_a_folder.attention"}
+    why = impls.why_missing(impl)
+    assert why.startswith(f"only_a_folder is only a folder ({tmp_path}/only_a_folder); install it with")
+    with pytest.raises(Missing, match="is only a folder"):
+        impls.build(impl).prepare(case(), "cuda")
+
+
 def test_a_missing_library_says_how_to_get_it():
     """In the plan, by looking; in the worker, by importing."""
     impl = {**load("fa2"), "function": "no_such_package.attend"}

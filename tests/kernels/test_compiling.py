@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from multiprocessing import get_context
 
 import pytest
@@ -25,7 +26,10 @@ def use_cache(folder):
 
 
 def compiled(module, tuned):
-    """Bytes of shared memory that each configuration takes for sm_90, in bf16 or fp32, with a window."""
+    """Bytes of shared memory that each configuration takes for sm_90, in bf16 or fp32, with a window.
+
+    As torch.compile launches it, with scalars in 64 bits, and both ways of reading keys and values.
+    """
     import importlib
 
     import triton
@@ -38,10 +42,13 @@ def compiled(module, tuned):
     constants = {"GROUP": 2, "HEAD_DIM": dim, "HEAD_DIM_V": dim, "BLOCK_D": dim, "BLOCK_DV": dim}
     constants |= {"HAS_LEFT": True, "HAS_RIGHT": True, "SPLIT": True, "BLOCK_M": 16}
     pointers = dict.fromkeys(("q", "k", "v", "out", "weights", "grad", "dq", "dk", "dv"), dtype)
-    types = {**pointers, **dict.fromkeys(("lse", "delta", "parts"), "*fp32"), "scale": "fp32", "softmax_scale": "fp32"}
+    types = {**pointers, **dict.fromkeys(("lse", "delta", "parts"), "*fp32")}
+    types |= dict.fromkeys(("scale", "softmax_scale"), "fp64")
     shared = []
-    for config in tuner.configs:
-        given = {**constants, **config.kwargs}
+    for config, described in product(
+        tuner.configs, (False, True) if table == "_FORWARD" and kind != "fp32" else (False,)
+    ):
+        given = {**constants, "DESCRIBED": described, **config.kwargs}
         names = [parameter.name for parameter in tuner.fn.params]
         source = ASTSource(
             fn=tuner.fn,

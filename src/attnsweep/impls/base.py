@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import re
 from abc import ABC, abstractmethod
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any, Callable, ClassVar
 
 from attnsweep import frameworks, metrics
@@ -216,7 +216,7 @@ class Attention(ABC):
                 break
             name = f"{name}.{part}"
             spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
-        return None if spec is not None else self.install(f"No module named {name!r}")
+        return self.install(f"No module named {name!r}") if spec is None else self._only_folder(spec)
 
     def install(self, why: str) -> str:
         """A sentence that says what is missing and how to get it."""
@@ -228,9 +228,19 @@ class Attention(ABC):
     def require(self, name: str) -> Any:
         """Import a module of the implementation's library; raises Missing with how to install it."""
         try:
-            return importlib.import_module(name)
+            module = importlib.import_module(name)
         except ImportError as error:
             raise Missing(self.install(f"{name} cannot be imported ({error})")) from error
+        why = self._only_folder(getattr(module, "__spec__", None))
+        if why is not None:
+            raise Missing(why)
+        return module
+
+    def _only_folder(self, spec: ModuleSpec | None) -> str | None:
+        """Why a package without a file is no library, or None: to Python any folder of its name is such a package."""
+        if spec is None or spec.origin is not None or not spec.submodule_search_locations:
+            return None
+        return self.install(f"{spec.name} is only a folder ({next(iter(spec.submodule_search_locations))})")
 
 
 class FunctionAttention(Attention):

@@ -59,6 +59,27 @@ def rows_contiguous(x: torch.Tensor) -> torch.Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
+def copied_by_engine(*matrices: torch.Tensor) -> bool:
+    """Whether `described` can make descriptors of these (B, H, S, D), last axis contiguous, for the GPU's copy engine.
+
+    The engine (TMA, sm_90 on) takes addresses in steps of 16 bytes. Lets Triton allocate memory for the descriptors.
+    """
+    if not all(x.dtype != torch.float32 and all(stride % 8 == 0 for stride in x.stride()[:3]) for x in matrices):
+        return False
+    if not INTERPRETED and torch.cuda.get_device_properties(matrices[0].device).major < 9:
+        return False
+    # In compiled code both are Inductor's business: the address of what it is given, and memory
+    if not torch.compiler.is_compiling():
+        if any(x.data_ptr() % 16 for x in matrices):
+            return False
+        triton.set_allocator(_allocate)
+    return True
+
+
+def _allocate(size: int, align: int, stream: Optional[int]) -> torch.Tensor:
+    return torch.empty(size, dtype=torch.int8, device="cuda")
+
+
 def padded(dim: int) -> int:
     """The power of two that a head dim is padded to; a matrix product takes 16 at least."""
     return max(16, int(triton.next_power_of_2(dim)))
@@ -96,22 +117,52 @@ def visible(position, key, kv_len, left, right, HAS_LEFT: tl.constexpr, HAS_RIGH
 
 
 @triton.jit
-def load_rows(
-    base, row, rows, stride, COLS: tl.constexpr, BLOCK: tl.constexpr, BLOCK_COLS: tl.constexpr, CHECKED: tl.constexpr
+def described(
+    base,
+    rows,
+    stride,
+    COLS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_COLS: tl.constexpr,
+    DESCRIBED: tl.constexpr,
 ):
-    """(BLOCK, BLOCK_COLS) from `row` on, 0 beyond COLS and, where CHECKED, beyond `rows`."""
-    index = tl.arange(0, BLOCK)
-    cols = tl.arange(0, BLOCK_COLS)[None, :]
-    # 64 bits for the block's own address only: a long cache in layout (B, S, H, D) has more than 2**31 elements
-    pointers = base + tl.cast(row, tl.int64) * stride + index[:, None] * stride + cols
-    if CHECKED:
-        inside = (row + index)[:, None] < rows
-        if COLS != BLOCK_COLS:
-            inside = inside & (cols < COLS)
-        return tl.load(pointers, mask=inside, other=0.0)
-    if COLS != BLOCK_COLS:
-        return tl.load(pointers, mask=cols < COLS, other=0.0)
-    return tl.load(pointers)
+    """What load_rows reads a (rows, COLS) matrix by: a descriptor for the GPU's copy engine, or `base` as it is."""
+    if DESCRIBED:
+        return tl.make_tensor_descriptor(base, [rows, COLS], [tl.cast(stride, tl.int64), 1], [BLOCK, BLOCK_COLS])
+    else:
+        return base
+
+
+@triton.jit
+def load_rows(
+    base,
+    row,
+    rows,
+    stride,
+    COLS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_COLS: tl.constexpr,
+    CHECKED: tl.constexpr,
+    DESCRIBED: tl.constexpr = False,
+):
+    """(BLOCK, BLOCK_COLS) from `row` on, 0 beyond COLS and, where CHECKED or DESCRIBED, beyond `rows`."""
+    if DESCRIBED:
+        values = base.load([row, 0])
+    else:
+        index = tl.arange(0, BLOCK)
+        cols = tl.arange(0, BLOCK_COLS)[None, :]
+        # 64 bits for the block's own address only: a long cache in layout (B, S, H, D) has more than 2**31 elements
+        pointers = base + tl.cast(row, tl.int64) * stride + index[:, None] * stride + cols
+        if CHECKED:
+            inside = (row + index)[:, None] < rows
+            if COLS != BLOCK_COLS:
+                inside = inside & (cols < COLS)
+            values = tl.load(pointers, mask=inside, other=0.0)
+        elif COLS != BLOCK_COLS:
+            values = tl.load(pointers, mask=cols < COLS, other=0.0)
+        else:
+            values = tl.load(pointers)
+    return values
 
 
 @triton.jit
@@ -147,15 +198,17 @@ def attend(
     HAS_RIGHT: tl.constexpr,
     BLOCK_N: tl.constexpr,
     MASKED: tl.constexpr,
+    DESCRIBED: tl.constexpr = False,
 ):
     """The online softmax over keys from `start` to `stop`: acc (M, Dv), sums `total` and maxima `peak` (M), updated.
 
-    `scale` has log2(e) in it, and so have the maxima. MASKED is for blocks that the mask or the end of the keys cuts.
+    `k` and `v` are what `described` made. `scale` has log2(e) in it, and so have the maxima. MASKED is for blocks that
+    the mask or the end of the keys cuts.
     """
     BLOCK_D: tl.constexpr = q.shape[1]
     BLOCK_DV: tl.constexpr = acc.shape[1]
     for n in tl.range(start, stop, BLOCK_N):
-        keys = load_rows(k, n, kv_len, stride_k, HEAD_DIM, BLOCK_N, BLOCK_D, MASKED)
+        keys = load_rows(k, n, kv_len, stride_k, HEAD_DIM, BLOCK_N, BLOCK_D, MASKED, DESCRIBED)
         scores = tl.dot(q, tl.trans(keys), input_precision="ieee")
         if MASKED:
             key = n + tl.arange(0, BLOCK_N)[None, :]
@@ -170,7 +223,7 @@ def attend(
         kept = tl.exp2(peak - shift)
         total = total * kept + tl.sum(weights, 1)
         acc = acc * kept[:, None]
-        values = load_rows(v, n, kv_len, stride_v, HEAD_DIM_V, BLOCK_N, BLOCK_DV, MASKED)
+        values = load_rows(v, n, kv_len, stride_v, HEAD_DIM_V, BLOCK_N, BLOCK_DV, MASKED, DESCRIBED)
         acc = tl.dot(weights.to(values.dtype), values, acc, input_precision="ieee")
         peak = grown
     return acc, total, peak

@@ -173,6 +173,7 @@ def flash_decode_split(
     BLOCK_N: tl.constexpr,
 ):
     """Output and base-2 log-sum-exp of a block of (query head, query) rows over one split of the keys."""
+    scale = tl.cast(scale, tl.float32)  # torch.compile hands it on in 64 bits
     split = tl.program_id(0) % splits
     rest = tl.program_id(0) // splits
     row_blocks = tl.cdiv(GROUP * q_len, BLOCK_M)
@@ -271,14 +272,14 @@ def flash_decode_join(
     tl.store(target + cols, mean.to(out.dtype.element_ty), mask=cols < HEAD_DIM_V)
 
 
-#: (BLOCK_N, stages): bound by memory, so what is tuned is how much is in flight.
+#: (BLOCK_N, warps, stages): bound by memory, so what is tuned is how much is in flight.
 _SPLIT = {
     kind: triton.autotune(
-        configs(*((None, block, 4, stages) for block, stages in choices)),
+        configs(*((None, *choice) for choice in choices)),
         key=["HEAD_DIM", "HEAD_DIM_V", "GROUP", "BLOCK_M", "HAS_LEFT", "HAS_RIGHT"],
     )(flash_decode_split)
     for kind, choices in {
-        "half": ((32, 4), (64, 2), (64, 3), (64, 4), (128, 3)),
-        "fp32": ((16, 4), (64, 2)),
+        "half": ((64, 2, 3), (32, 1, 4), (32, 2, 4), (64, 4, 3), (128, 4, 2)),
+        "fp32": ((16, 4, 4), (64, 4, 2)),
     }.items()
 }

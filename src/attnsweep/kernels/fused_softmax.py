@@ -98,6 +98,7 @@ def fused_scores_softmax(
     BLOCK_N: tl.constexpr,
 ):
     """The weights of one block of queries of one head: a pass for each row's maximum and sum, and one that writes."""
+    scale = tl.cast(scale, tl.float32)  # torch.compile hands it on in 64 bits
     blocks = tl.cdiv(q_len, BLOCK_M)
     first = tl.program_id(0) % blocks * BLOCK_M
     pair = tl.program_id(0) // blocks

@@ -32,7 +32,7 @@ _PIPE_BYTES = 1 << 20
 
 
 class Sampler(Protocol):
-    """What a slot reads all along: devices.Sensors, or nothing on a CPU."""
+    """What a slot reads while a cell is timed: devices.Sensors, or nothing on a CPU."""
 
     def sample(self) -> dict[str, Any]:
         """One reading."""
@@ -171,7 +171,7 @@ class Attempt:
         next_sample = now
         while not self._over:
             wake = self._rungs[0][0] if self._rungs else self._watch.wake(time.monotonic())
-            if self._sensors is not None:
+            if self._sampling:
                 wake = min(wake, next_sample)
             # What happened comes before the clock: a parent that was stopped wakes up late.
             self._handle({fd for fd, _ in self._poll.poll(max(0.0, wake - time.monotonic()) * 1e3)})
@@ -180,8 +180,8 @@ class Attempt:
                 self._mind(now)
             while not self._over and self._rungs and now >= self._rungs[0][0]:
                 self._climb(self._rungs.pop(0)[1])
-            if self._sensors is not None and now >= next_sample and not self._over:
-                self._sample(self._sensors)
+            if self._sampling and now >= next_sample and not self._over:
+                self._sample()
                 next_sample = max(next_sample + self._sample_s, now)
         seen.oom = oom_kills() > ooms
 
@@ -292,9 +292,16 @@ class Attempt:
                 self._poll.unregister(fd)
         return data
 
-    def _sample(self, sensors: Sampler) -> None:
+    @property
+    def _sampling(self) -> bool:
+        """Whether the GPU's sensors are read: a reading holds the driver for some 3 ms, and a context that comes up
+        or goes meanwhile takes 50 to 70 ms longer."""
+        return self._sensors is not None and self._inbox.phase == "timing"
+
+    def _sample(self) -> None:
+        assert self._sensors is not None
         telemetry = self.seen.telemetry
-        telemetry.append(sensors.sample())
+        telemetry.append(self._sensors.sample())
         if len(telemetry) >= MOST_SAMPLES:
             del telemetry[1::2]
             self._sample_s *= 2
