@@ -1,7 +1,8 @@
 """What records say of the protocol itself, as Markdown: python benchmarks/protocol.py FOLDER...
 
 Spread between processes, A/A twins, agreement of `kernel_ms` with the primary timer, burst against load, what cells
-cost, and cuDNN beside NVIDIA's published table. Every row comes from the records; nothing is measured here.
+cost, and cuDNN beside NVIDIA's published table. Every row comes from the records; nothing is measured here, and two
+boards are never taken for one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any, Iterable
 import pyarrow.parquet as pq
 
 Row = dict[str, Any]
+#: A case and the board that measured it.
+Place = tuple[str, str]
 
 #: Flags with which a row is no evidence for the protocol: it says itself that it is not one.
 APART = {"long_call"}
@@ -60,6 +63,7 @@ _COLUMNS = [
     "stop_reason",
     "sustained_stop_reason",
     "sweep",
+    "gpu_uuid",
 ]
 
 
@@ -87,12 +91,13 @@ def percent(fraction: float) -> str:
 
 def spread(ok: list[Row]) -> None:
     """Range of the processes' medians over their median, and the worst case of each."""
-    groups: dict[tuple[str, str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[tuple[str, str, str, str], dict[Place, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in ok:
         if not APART & set(row["flags"]):
-            groups[(row["scenario"], row["impl"], row["compile"])][row["case"]].append(row["latency_ms"])
+            kind = (row["scenario"], row["impl"], row["compile"], row["timing"])
+            groups[kind][row["case"], row["gpu_uuid"]].append(row["latency_ms"])
     lines = []
-    for (scenario, impl, mode), cases in sorted(groups.items()):
+    for (scenario, impl, mode, _), cases in sorted(groups.items()):
         several = {case: values for case, values in cases.items() if len(values) > 1}
         if not several:
             continue
@@ -109,7 +114,7 @@ def spread(ok: list[Row]) -> None:
                 f"{'/'.join(map(str, processes))}",
                 percent(median(ranges.values())),
                 percent(ranges[worst]),
-                worst,
+                worst[0],
                 f"{within} of {len(ranges)}",
             ]
         )
@@ -119,11 +124,11 @@ def spread(ok: list[Row]) -> None:
 
 def twins(ok: list[Row]) -> None:
     """Medians over processes of an implementation and of its twin."""
-    groups: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[tuple[str, Place], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in ok:
-        groups[(row["scenario"], row["case"])][row["impl"]].append(row["latency_ms"])
+        groups[row["scenario"], (row["case"], row["gpu_uuid"])][row["impl"]].append(row["latency_ms"])
     differences = []
-    for (scenario, case), impls in sorted(groups.items()):
+    for (scenario, (case, _)), impls in sorted(groups.items()):
         for impl in impls:
             if f"{impl}_twin" in impls:
                 one, other = median(impls[impl]), median(impls[f"{impl}_twin"])
@@ -202,6 +207,23 @@ def cost(rows: list[Row]) -> None:
     table("What a cell costs, s", ["timing", "scenario", "compile", "cells", "median", "most", "overhead_s"], lines)
 
 
+def compiling(ok: list[Row]) -> None:
+    """What a compiled cell takes longer than its eager twin, from inputs to record."""
+    walls: dict[tuple[str, Place], dict[str, float]] = defaultdict(dict)
+    for row in ok:
+        walls[row["impl"], (row["case"], row["gpu_uuid"])][row["compile"]] = row["wall_s"]
+    added: dict[str, list[float]] = defaultdict(list)
+    for (impl, _), its in walls.items():
+        if {"eager", "default"} <= set(its):
+            added[impl].append(its["default"] - its["eager"])
+    lines = [
+        [impl, str(len(its)), f"{median(its):.2f}", f"{max(its):.2f}", f"{sum(one <= 3 for one in its)} of {len(its)}"]
+        for impl, its in sorted(added.items())
+    ]
+    if lines:
+        table("What compile=default adds to a cell, s", ["impl", "pairs", "median", "most", "within 3 s"], lines)
+
+
 def nvidia(ok: list[Row]) -> None:
     """cuDNN beside NVIDIA's own figures."""
     lines = []
@@ -246,6 +268,7 @@ def main() -> None:
     load(ok)
     nvidia(ok)
     cost(rows)
+    compiling(ok)
 
 
 if __name__ == "__main__":

@@ -356,6 +356,15 @@ def test_an_unsupported_compiled_cell_does_not_load_the_compiler(tmp_path: Path)
     assert {cell.interpreter.preload for cell in planned.cells} == {("numpy", "torch")}
 
 
+def test_a_library_on_a_gpu_finds_the_compiler_imported(tmp_path: Path) -> None:
+    """Custom operators import it at their first call, in every cell: three seconds each."""
+    library = impl("a", _target_="attnsweep.impls.FunctionAttention", function="json.loads", arguments={"c": "causal"})
+    for device, more in ((GPU, COMPILER), (CPU, ())):
+        planned = make(tmp_path, combination(impl=library), device=device)
+        assert {cell.interpreter.preload for cell in planned.cells} == {("numpy", "torch", *more)}
+    assert {cell.interpreter.preload for cell in make(tmp_path, device=GPU).cells} == {("numpy", "torch")}
+
+
 def test_spawn_preloads_nothing(tmp_path: Path) -> None:
     """isolation=spawn, for the sweep or for one implementation."""
     assert {cell.interpreter.preload for cell in make(tmp_path, isolation="spawn").cells} == {()}

@@ -335,7 +335,7 @@ def test_a_quantised_row_is_not_held_to_the_arithmetic_of_its_case(tmp_path: Pat
 def test_an_unsupported_cell_is_recorded_without_a_process(tmp_path: Path) -> None:
     """Status, reason and when; no times of a process that never was."""
     one = Cell(**{**vars(cell(tmp_path)), "unsupported": "head_dim 512 is above 256"})
-    recording.write_unsupported(one, tmp_path)
+    recording.write_known(one, Status.UNSUPPORTED, str(one.unsupported), tmp_path)
     (values,) = records.read([tmp_path / f"{one.id}.parquet"]).to_pylist()
     assert (values["status"], values["reason"]) == ("unsupported", "head_dim 512 is above 256")
     assert values["started_at"].endswith("+00:00")

@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,8 @@ class Plan:
     """A sweep before it runs.
 
     `cells` are all of them in running order; `done` are the outcomes of those that have a record and need no
-    other, by id; `damaged` says of what stands in the place of a record why it is none.
+    other, by id; `damaged` says of what stands in the place of a record why it is none; `missing` says by id what
+    cells are known to lack.
     """
 
     name: str
@@ -87,16 +88,17 @@ class Plan:
     cells: tuple[Cell, ...]
     done: dict[str, Outcome]
     damaged: tuple[str, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def open(self) -> tuple[Cell, ...]:
-        """The cells without a record, in running order; unsupported ones too, which only get a record."""
+        """The cells without a record, in running order; unsupported and missing ones too, which only get a record."""
         return tuple(cell for cell in self.cells if cell.id not in self.done)
 
     @property
     def to_run(self) -> tuple[Cell, ...]:
         """The open cells that need a process."""
-        return tuple(cell for cell in self.open if cell.unsupported is None)
+        return tuple(cell for cell in self.open if cell.unsupported is None and cell.id not in self.missing)
 
     @property
     def estimate_s(self) -> float:
@@ -252,11 +254,7 @@ def _versioned(settings: Settings, drafts: Sequence[_Draft], say: Callable[[str]
 
 def _ordered(settings: Settings, drafts: Sequence[_Draft], device: Device) -> list[Cell]:
     """Cells by case, inside a case in rounds of replicates, each in a random order that the seed decides."""
-    compiling = {
-        draft.host
-        for draft in drafts
-        if draft.unsupported is None and draft.combination.compile.get("mode") is not None
-    }
+    compiling = {draft.host for draft in drafts if draft.unsupported is None and _loads_compiler(draft, device)}
     machine = environment.machine(device)
     groups: dict[str, dict[int, dict[str, Cell]]] = {}
     for draft in drafts:
@@ -275,6 +273,15 @@ def _ordered(settings: Settings, drafts: Sequence[_Draft], device: Device) -> li
             random.Random(f"{settings.seed} {case} {replicate}").shuffle(shuffled)
             ordered += [cells[one] for one in shuffled]
     return ordered
+
+
+def _loads_compiler(draft: _Draft, device: Device) -> bool:
+    """Whether a cell imports its framework's compiler, which takes seconds: to compile, or at the first call of a
+    library's custom operators (flash-attn's, xFormers').
+    """
+    if draft.combination.compile.get("mode") is not None:
+        return True
+    return device.kind == "cuda" and impls.build(draft.combination.impl).module is not None
 
 
 def _cell(

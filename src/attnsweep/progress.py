@@ -237,7 +237,7 @@ class Report:
                 said = f"{label(cell)} {cell.columns['case']}: {doing(standing, now)}"
                 self.say(f"{said}; it has run for {duration(now - standing.begun_s)}")
 
-    def unsupported(self, cell: Cell, outcome: Outcome) -> None:
+    def known(self, cell: Cell, outcome: Outcome) -> None:
         """A cell that needs no process is recorded: a line without a count, and nothing beside a bar."""
         if self.bar is None:
             self.say(f"{label(cell)} {cell.columns['case']}: {outcome.status} ({outcome.reason})")
@@ -262,10 +262,10 @@ class Report:
         self.bar.update(self.task, completed=self.count, failures=self.failures)
 
 
-def dry_run(out: Console, plan: Plan, missing: Mapping[str, str], unbuilt: Mapping[str, Recipe]) -> None:
+def dry_run(out: Console, plan: Plan, unbuilt: Mapping[str, Recipe]) -> None:
     """Every cell and why it would be skipped, then how many there are and about how long they take.
 
-    `missing` says by cell id what is not installed here, `unbuilt` which environment would be built first.
+    `unbuilt` says by cell id which environment would be built first.
     """
     table = _table("implementation", "process", "")
     case = None
@@ -276,13 +276,11 @@ def dry_run(out: Console, plan: Plan, missing: Mapping[str, str], unbuilt: Mappi
         table.add_row(
             Text(f"  {label(cell)}"),
             Text(str(cell.columns["replicate"])),
-            _prospect(plan, cell, missing.get(cell.id), unbuilt.get(cell.id)),
+            _prospect(plan, cell, unbuilt.get(cell.id)),
         )
     _print(out, table)
-    absent = sum(cell.id in missing for cell in plan.to_run)
-    note = f" ({absent} of them to find their library missing)" if absent else ""
-    build = len({recipe for one, recipe in unbuilt.items() if one not in missing})
-    note += f" once {_count(build, 'environment')} {'is' if build == 1 else 'are'} built" if build else ""
+    build = len(set(unbuilt.values()))
+    note = f" once {_count(build, 'environment')} {'is' if build == 1 else 'are'} built" if build else ""
     out.print(
         Text(
             f"{_count(len(plan.cells), 'cell')}, {len(plan.to_run)} to run{note}, "
@@ -292,14 +290,14 @@ def dry_run(out: Console, plan: Plan, missing: Mapping[str, str], unbuilt: Mappi
     )
 
 
-def _prospect(plan: Plan, cell: Cell, missing: str | None, unbuilt: Recipe | None) -> Text:
+def _prospect(plan: Plan, cell: Cell, unbuilt: Recipe | None) -> Text:
     done = plan.done.get(cell.id)
     if done is not None:
         return Text(f"done: {done.status}", style="dim")
     if cell.unsupported is not None:
         return Text(line(f"unsupported: {cell.unsupported}"), style="dim")
-    if missing is not None:
-        return Text(line(f"missing: {missing}"), style="yellow")
+    if cell.id in plan.missing:
+        return Text(line(f"missing: {plan.missing[cell.id]}"), style="yellow")
     if unbuilt is not None:
         return Text(f"to run, once its environment of {_count(unbuilt.packages, 'package')} is built")
     return Text("to run")

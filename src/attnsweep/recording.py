@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 _HARMLESS = frozenset({"gpu_idle", "applications_clocks_setting"})
 
 
-def write_unsupported(cell: Cell, folder: Path) -> Record:
-    """Write the record of a cell that needs no process: its implementation cannot do the case."""
+def write_known(cell: Cell, status: Status, reason: str, folder: Path) -> Record:
+    """Write the record of a cell that needs no process: its implementation cannot do the case, or is not here."""
     record = Record(
         {
             **cell.columns,
-            "status": Status.UNSUPPORTED.value,
-            "reason": cut_paths(str(cell.unsupported)),
+            "status": status.value,
+            "reason": cut_paths(reason),
             "started_at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         }
     )

@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +42,9 @@ def run(settings: Settings, combinations: list[Combination], *, shared: bool = F
     found = devices.find(settings.device, settings.gpus)
     out = progress.console()
     planned = plan.make(settings, combinations, found, hopeless=shared, say=lambda text: progress.say(out, text))
+    planned = replace(planned, missing=_missing(planned))
     if settings.dry_run:
-        progress.dry_run(out, planned, _missing(planned), _unbuilt(planned))
+        progress.dry_run(out, planned, _unbuilt(planned))
         return 0
     from attnsweep.pool import interrupt
 
@@ -115,7 +117,7 @@ def _run(settings: Settings, planned: Plan, shared: bool, stop: Stop) -> int:
             report.cell(cell, outcomes[cell.id])
 
         try:
-            _record_unsupported(planned, outcomes, report, stop)
+            _record_known(planned, outcomes, report, stop)
             if planned.to_run:
                 import pyarrow.parquet  # noqa: F401  # now, or the first cell's overhead would hold the import
 
@@ -156,19 +158,22 @@ def _begun(planned: Plan) -> dict[str, str]:
     return {group: uuid for group, uuid in measured if uuid is not None}
 
 
-def _record_unsupported(planned: Plan, outcomes: dict[str, Outcome], report: progress.Report, stop: Stop) -> None:
+def _record_known(planned: Plan, outcomes: dict[str, Outcome], report: progress.Report, stop: Stop) -> None:
     """Record the open cells that need no process, until the sweep's own end; raises _Unrecorded."""
     for cell in planned.open:
         if stop.requested:
             break
-        if cell.unsupported is None:
+        status, reason = Status.UNSUPPORTED, cell.unsupported
+        if reason is None:
+            status, reason = Status.MISSING, planned.missing.get(cell.id)
+        if reason is None:
             continue
         try:
-            record = recording.write_unsupported(cell, planned.cells_folder)
+            record = recording.write_known(cell, status, reason, planned.cells_folder)
         except OSError as error:
             raise _Unrecorded(cell, error) from error
         outcomes[cell.id] = plan.outcome_of(record.values)
-        report.unsupported(cell, outcomes[cell.id])
+        report.known(cell, outcomes[cell.id])
 
 
 def exit_code(cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> int:
@@ -204,10 +209,10 @@ def _is_override(words: Sequence[str], index: int) -> bool:
 
 
 def _missing(planned: Plan) -> dict[str, str]:
-    """By cell id, what the cells lack that would run in this interpreter; of foreign ones only whether they exist."""
+    """By cell id, what cells are known to lack; see `why_missing`."""
     known: dict[str, str | None] = {}
     found = {}
-    for cell in planned.to_run:
+    for cell in planned.cells:
         key = identity.canonical(cell.payload["impl"])
         if key not in known:
             known[key] = why_missing(cell.payload["impl"], cell.interpreter)
@@ -219,12 +224,12 @@ def _missing(planned: Plan) -> dict[str, str]:
 
 def why_missing(impl: dict[str, Any], where: Interpreter) -> str | None:
     """Why an implementation cannot run where it is meant to, or None; of another interpreter only whether it exists, or
-    can be built.
+    can be built, and nothing where a PYTHONPATH of its own may show what is not seen from here.
     """
     from attnsweep.pool import pyenv
 
     if where.own:
-        return impls.why_missing(impl)
+        return None if "PYTHONPATH" in dict(where.variables) else impls.why_missing(impl)
     if where.recipe is not None and not where.recipe.built:
         return uvenv.INSTALL_UV if uvenv.uv() is None else None
     return pyenv.why_missing(where.python)
