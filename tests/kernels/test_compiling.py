@@ -10,10 +10,10 @@ import pytest
 #: Shared memory that a block may have on sm_90: 227 KiB.
 SHARED_BYTES = 227 * 1024
 
+KINDS = ("narrow", "medium", "wide", "fp32")
 TUNED = {
-    "flash": [
-        f"{table}.{kind}" for table in ("_FORWARD", "_DQ", "_DKDV") for kind in ("narrow", "medium", "wide", "fp32")
-    ],
+    "flash": [f"_FORWARD.{kind}" for kind in KINDS],
+    "flash_backward": [f"{table}.{kind}" for table in ("_DQ", "_DKDV") for kind in KINDS],
     "flash_decode": ["_SPLIT.half", "_SPLIT.fp32"],
     "fused_softmax": ["_SCORES.half", "_SCORES.fp32"],
 }

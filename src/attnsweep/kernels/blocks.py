@@ -20,6 +20,9 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 HEAD_DIM_MAX = 256
 
+#: What flash is tuned for anew. Lengths are not in it: a longer sequence is not tuned again.
+TUNED_FOR = ("HEAD_DIM", "HEAD_DIM_V", "HAS_LEFT", "HAS_RIGHT")
+
 
 def configs(*choices: tuple[Optional[int], int, int, int]) -> list[triton.Config]:
     """Configurations to tune over, from (BLOCK_M or None where the caller sets it, BLOCK_N, warps, stages)."""
@@ -78,6 +81,14 @@ def copied_by_engine(*matrices: torch.Tensor) -> bool:
 
 def _allocate(size: int, align: int, stream: Optional[int]) -> torch.Tensor:
     return torch.empty(size, dtype=torch.int8, device="cuda")
+
+
+def kind(q: torch.Tensor, v: torch.Tensor) -> str:
+    """Which list of configurations flash is tuned over: larger tiles do not fit wider heads."""
+    if q.dtype == torch.float32:
+        return "fp32"
+    dim = max(padded(q.shape[-1]), padded(v.shape[-1]))
+    return "narrow" if dim <= 64 else "medium" if dim <= 128 else "wide"
 
 
 def padded(dim: int) -> int:

@@ -1,7 +1,6 @@
-"""Attention that never writes its scores to memory, forward and backward, after FlashAttention-2 (arXiv:2307.08691).
+"""Attention that never writes its scores to memory, after FlashAttention-2 (arXiv:2307.08691): the forward pass.
 
-One program computes a block of queries (forward, dq) or a block of keys with all query heads that share them (dk and
-dv, so grouped heads are summed in registers). The backward pass recomputes the weights from each row's log-sum-exp.
+One program computes a block of queries. flash_backward.py has the gradients.
 """
 
 from __future__ import annotations
@@ -15,19 +14,21 @@ import triton.language as tl
 
 from attnsweep.kernels.blocks import (
     LOG2_E,
+    TUNED_FOR,
     attend,
     bounds,
     check_shapes,
     configs,
     copied_by_engine,
     described,
+    kind,
     load_rows,
     padded,
     rows_contiguous,
     span,
     store_rows,
-    visible,
 )
+from attnsweep.kernels.flash_backward import gradients
 
 
 def attention(
@@ -62,7 +63,7 @@ class _Attention(torch.autograd.Function):
         kv_heads, kv_len, head_dim_v = v.shape[1:]
         out = torch.empty_like(q) if head_dim == head_dim_v else q.new_empty(batch, heads, q_len, head_dim_v)
         lse = torch.empty((batch, heads, q_len), dtype=torch.float32, device=q.device)
-        _FORWARD[_kind(q, v)][lambda meta: (triton.cdiv(q_len, meta["BLOCK_M"]) * batch * heads,)](
+        _FORWARD[kind(q, v)][lambda meta: (triton.cdiv(q_len, meta["BLOCK_M"]) * batch * heads,)](
             q,
             k,
             v,
@@ -94,50 +95,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
         q, k, v, out, lse = ctx.saved_tensors
-        grad = rows_contiguous(grad)
-        batch, heads, q_len, head_dim = q.shape
-        kv_heads, kv_len, head_dim_v = v.shape[1:]
-        delta = torch.empty_like(lse)
-        rows = 32
-        flash_delta[(triton.cdiv(q_len, rows) * batch * heads,)](
-            out,
-            grad,
-            delta,
-            *out.stride()[:3],
-            *grad.stride()[:3],
-            heads,
-            q_len,
-            HEAD_DIM_V=head_dim_v,
-            BLOCK_DV=padded(head_dim_v),
-            BLOCK_M=rows,
-        )
-        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        strides = (*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *grad.stride()[:3])
-        sizes = (heads, q_len, kv_len, ctx.left, ctx.right, ctx.scale * LOG2_E, ctx.scale)
-        constants = {
-            "GROUP": heads // kv_heads,
-            "HEAD_DIM": head_dim,
-            "HEAD_DIM_V": head_dim_v,
-            "BLOCK_D": padded(head_dim),
-            "BLOCK_DV": padded(head_dim_v),
-            "HAS_LEFT": ctx.left >= 0,
-            "HAS_RIGHT": ctx.right >= 0,
-        }
-        _DKDV[_kind(q, v)][lambda meta: (triton.cdiv(kv_len, meta["BLOCK_N"]) * batch * kv_heads,)](
-            q, k, v, grad, lse, delta, dk, dv, *strides, *dk.stride()[:3], *dv.stride()[:3], *sizes, **constants
-        )
-        _DQ[_kind(q, v)][lambda meta: (triton.cdiv(q_len, meta["BLOCK_M"]) * batch * heads,)](
-            q, k, v, grad, lse, delta, dq, *strides, *dq.stride()[:3], *sizes, **constants
-        )
-        return dq, dk, dv, None, None, None
-
-
-def _kind(q: torch.Tensor, v: torch.Tensor) -> str:
-    """Which of the lists of configurations is tuned over: larger tiles do not fit wider heads."""
-    if q.dtype == torch.float32:
-        return "fp32"
-    dim = max(padded(q.shape[-1]), padded(v.shape[-1]))
-    return "narrow" if dim <= 64 else "medium" if dim <= 128 else "wide"
+        return (*gradients(q, k, v, out, lse, grad, ctx.scale, ctx.left, ctx.right), None, None, None)
 
 
 @triton.jit
@@ -244,410 +202,14 @@ def flash_forward(
     tl.store(lse + tl.cast(pair, tl.int64) * q_len + rows, logs, mask=rows < q_len)
 
 
-@triton.jit
-def flash_delta(
-    out,
-    grad,
-    delta,
-    stride_ob,
-    stride_oh,
-    stride_om,
-    stride_gb,
-    stride_gh,
-    stride_gm,
-    heads,
-    q_len,
-    HEAD_DIM_V: tl.constexpr,
-    BLOCK_DV: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-):
-    """delta = rowsum(out * grad), what the softmax's gradient takes away from each row."""
-    blocks = tl.cdiv(q_len, BLOCK_M)
-    first = tl.program_id(0) % blocks * BLOCK_M
-    pair = tl.program_id(0) // blocks
-    batch = tl.cast(pair // heads, tl.int64)
-    head = tl.cast(pair % heads, tl.int64)
-    o = load_rows(
-        out + batch * stride_ob + head * stride_oh, first, q_len, stride_om, HEAD_DIM_V, BLOCK_M, BLOCK_DV, True
-    )
-    g = load_rows(
-        grad + batch * stride_gb + head * stride_gh, first, q_len, stride_gm, HEAD_DIM_V, BLOCK_M, BLOCK_DV, True
-    )
-    rows = first + tl.arange(0, BLOCK_M)
-    sums = tl.sum(o.to(tl.float32) * g.to(tl.float32), 1)
-    tl.store(delta + tl.cast(pair, tl.int64) * q_len + rows, sums, mask=rows < q_len)
-
-
-@triton.jit
-def _dq_blocks(
-    dq,
-    q,
-    grad,
-    lse,
-    delta,
-    k,
-    v,
-    stride_kn,
-    stride_vn,
-    start,
-    stop,
-    position,
-    kv_len,
-    left,
-    right,
-    scale,
-    HEAD_DIM: tl.constexpr,
-    HEAD_DIM_V: tl.constexpr,
-    HAS_LEFT: tl.constexpr,
-    HAS_RIGHT: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    MASKED: tl.constexpr,
-):
-    """dq (M, D) less the softmax scale, with what the keys from `start` to `stop` add to it."""
-    BLOCK_D: tl.constexpr = q.shape[1]
-    BLOCK_DV: tl.constexpr = grad.shape[1]
-    for n in tl.range(start, stop, BLOCK_N):
-        keys = load_rows(k, n, kv_len, stride_kn, HEAD_DIM, BLOCK_N, BLOCK_D, MASKED)
-        values = load_rows(v, n, kv_len, stride_vn, HEAD_DIM_V, BLOCK_N, BLOCK_DV, MASKED)
-        scores = tl.dot(q, tl.trans(keys), input_precision="ieee")
-        weights = tl.exp2(tl.fma(scores, scale, -lse[:, None]))
-        if MASKED:
-            key = n + tl.arange(0, BLOCK_N)[None, :]
-            seen = visible(position[:, None], key, kv_len, left, right, HAS_LEFT, HAS_RIGHT)
-            weights = tl.where(seen, weights, 0.0)
-        d_weights = tl.dot(grad, tl.trans(values), input_precision="ieee")
-        d_scores = weights * (d_weights - delta[:, None])
-        dq = tl.dot(d_scores.to(keys.dtype), keys, dq, input_precision="ieee")
-    return dq
-
-
-@triton.jit
-def flash_dq(
-    q,
-    k,
-    v,
-    grad,
-    lse,
-    delta,
-    dq,
-    stride_qb,
-    stride_qh,
-    stride_qm,
-    stride_kb,
-    stride_kh,
-    stride_kn,
-    stride_vb,
-    stride_vh,
-    stride_vn,
-    stride_gb,
-    stride_gh,
-    stride_gm,
-    stride_dqb,
-    stride_dqh,
-    stride_dqm,
-    heads,
-    q_len,
-    kv_len,
-    left,
-    right,
-    scale,
-    softmax_scale,
-    GROUP: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    HEAD_DIM_V: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    BLOCK_DV: tl.constexpr,
-    HAS_LEFT: tl.constexpr,
-    HAS_RIGHT: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-):
-    """dq of one block of queries of one head."""
-    scale = tl.cast(scale, tl.float32)  # torch.compile hands it on in 64 bits
-    softmax_scale = tl.cast(softmax_scale, tl.float32)
-    blocks = tl.cdiv(q_len, BLOCK_M)
-    block = tl.program_id(0) % blocks
-    if HAS_RIGHT:
-        block = blocks - 1 - block
-    pair = tl.program_id(0) // blocks
-    batch = tl.cast(pair // heads, tl.int64)
-    head = tl.cast(pair % heads, tl.int64)
-    first = block * BLOCK_M
-    offset = kv_len - q_len
-    position = first + offset + tl.arange(0, BLOCK_M)
-    start, full_start, full_stop, stop = span(
-        first + offset,
-        tl.minimum(first + BLOCK_M, q_len) - 1 + offset,
-        kv_len,
-        left,
-        right,
-        HAS_LEFT,
-        HAS_RIGHT,
-        BLOCK_N,
-    )
-    queries = load_rows(
-        q + batch * stride_qb + head * stride_qh, first, q_len, stride_qm, HEAD_DIM, BLOCK_M, BLOCK_D, True
-    )
-    g = load_rows(
-        grad + batch * stride_gb + head * stride_gh, first, q_len, stride_gm, HEAD_DIM_V, BLOCK_M, BLOCK_DV, True
-    )
-    rows = first + tl.arange(0, BLOCK_M)
-    row_lse = tl.load(lse + tl.cast(pair, tl.int64) * q_len + rows, mask=rows < q_len, other=float("inf"))
-    row_delta = tl.load(delta + tl.cast(pair, tl.int64) * q_len + rows, mask=rows < q_len, other=0.0)
-    k += batch * stride_kb + head // GROUP * stride_kh
-    v += batch * stride_vb + head // GROUP * stride_vh
-    acc = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
-    # The cut blocks at the left end, the whole ones, the cut ones at the right end
-    for part in tl.static_range(0 if HAS_LEFT else 1, 3):
-        acc = _dq_blocks(
-            acc,
-            queries,
-            g,
-            row_lse,
-            row_delta,
-            k,
-            v,
-            stride_kn,
-            stride_vn,
-            start if part == 0 else full_start if part == 1 else full_stop,
-            full_start if part == 0 else full_stop if part == 1 else stop,
-            position,
-            kv_len,
-            left,
-            right,
-            scale,
-            HEAD_DIM,
-            HEAD_DIM_V,
-            HAS_LEFT,
-            HAS_RIGHT,
-            BLOCK_N,
-            part != 1,
-        )
-    store_rows(
-        dq + batch * stride_dqb + head * stride_dqh,
-        first,
-        q_len,
-        stride_dqm,
-        acc * softmax_scale,
-        HEAD_DIM,
-        BLOCK_M,
-        BLOCK_D,
-    )
-
-
-@triton.jit
-def _dkdv_blocks(
-    dk,
-    dv,
-    k,
-    v,
-    q,
-    grad,
-    lse,
-    delta,
-    stride_qm,
-    stride_gm,
-    start,
-    stop,
-    key,
-    q_len,
-    kv_len,
-    left,
-    right,
-    scale,
-    HEAD_DIM: tl.constexpr,
-    HEAD_DIM_V: tl.constexpr,
-    HAS_LEFT: tl.constexpr,
-    HAS_RIGHT: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    MASKED: tl.constexpr,
-):
-    """dk (N, D) less the softmax scale and dv (N, Dv), with what the queries from `start` to `stop` add.
-
-    The scores are transposed, so that weights and their gradients are the left factor of a product as they come.
-    """
-    BLOCK_D: tl.constexpr = k.shape[1]
-    BLOCK_DV: tl.constexpr = v.shape[1]
-    for m in tl.range(start, stop, BLOCK_M):
-        rows = m + tl.arange(0, BLOCK_M)
-        queries = load_rows(q, m, q_len, stride_qm, HEAD_DIM, BLOCK_M, BLOCK_D, MASKED)
-        g = load_rows(grad, m, q_len, stride_gm, HEAD_DIM_V, BLOCK_M, BLOCK_DV, MASKED)
-        if MASKED:
-            row_lse = tl.load(lse + rows, mask=rows < q_len, other=float("inf"))
-            row_delta = tl.load(delta + rows, mask=rows < q_len, other=0.0)
-        else:
-            row_lse = tl.load(lse + rows)
-            row_delta = tl.load(delta + rows)
-        scores = tl.dot(k, tl.trans(queries), input_precision="ieee")
-        weights = tl.exp2(tl.fma(scores, scale, -row_lse[None, :]))
-        if MASKED:
-            position = rows + (kv_len - q_len)
-            seen = visible(position[None, :], key[:, None], kv_len, left, right, HAS_LEFT, HAS_RIGHT)
-            weights = tl.where(seen, weights, 0.0)
-        dv = tl.dot(weights.to(g.dtype), g, dv, input_precision="ieee")
-        d_weights = tl.dot(v, tl.trans(g), input_precision="ieee")
-        d_scores = weights * (d_weights - row_delta[None, :])
-        dk = tl.dot(d_scores.to(queries.dtype), queries, dk, input_precision="ieee")
-    return dk, dv
-
-
-@triton.jit
-def flash_dkdv(
-    q,
-    k,
-    v,
-    grad,
-    lse,
-    delta,
-    dk,
-    dv,
-    stride_qb,
-    stride_qh,
-    stride_qm,
-    stride_kb,
-    stride_kh,
-    stride_kn,
-    stride_vb,
-    stride_vh,
-    stride_vn,
-    stride_gb,
-    stride_gh,
-    stride_gm,
-    stride_dkb,
-    stride_dkh,
-    stride_dkn,
-    stride_dvb,
-    stride_dvh,
-    stride_dvn,
-    heads,
-    q_len,
-    kv_len,
-    left,
-    right,
-    scale,
-    softmax_scale,
-    GROUP: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    HEAD_DIM_V: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    BLOCK_DV: tl.constexpr,
-    HAS_LEFT: tl.constexpr,
-    HAS_RIGHT: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-):
-    """dk and dv of one block of keys of one key/value head, over all query heads that share it."""
-    scale = tl.cast(scale, tl.float32)  # torch.compile hands it on in 64 bits
-    softmax_scale = tl.cast(softmax_scale, tl.float32)
-    blocks = tl.cdiv(kv_len, BLOCK_N)
-    first = tl.program_id(0) % blocks * BLOCK_N
-    pair = tl.program_id(0) // blocks
-    batch = tl.cast(pair // (heads // GROUP), tl.int64)
-    kv_head = tl.cast(pair % (heads // GROUP), tl.int64)
-    offset = kv_len - q_len
-    # A key is seen from `right` below its own query to `left` above it: the forward pass's window turned round
-    start, full_start, full_stop, stop = span(
-        first - offset,
-        tl.minimum(first + BLOCK_N, kv_len) - 1 - offset,
-        q_len,
-        right,
-        left,
-        HAS_RIGHT,
-        HAS_LEFT,
-        BLOCK_M,
-    )
-    # Keys beyond the end are zeros whose gradients are not stored: a block that they cut needs no mask
-    keys = load_rows(
-        k + batch * stride_kb + kv_head * stride_kh, first, kv_len, stride_kn, HEAD_DIM, BLOCK_N, BLOCK_D, True
-    )
-    values = load_rows(
-        v + batch * stride_vb + kv_head * stride_vh, first, kv_len, stride_vn, HEAD_DIM_V, BLOCK_N, BLOCK_DV, True
-    )
-    key = first + tl.arange(0, BLOCK_N)
-    acc_k = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
-    acc_v = tl.zeros((BLOCK_N, BLOCK_DV), tl.float32)
-    for member in tl.range(0, GROUP):
-        head = kv_head * GROUP + member
-        row = (batch * heads + head) * q_len
-        # The cut blocks at the low end, the whole ones, the cut ones at the high end
-        for part in tl.static_range(0 if HAS_RIGHT else 1, 3):
-            acc_k, acc_v = _dkdv_blocks(
-                acc_k,
-                acc_v,
-                keys,
-                values,
-                q + batch * stride_qb + head * stride_qh,
-                grad + batch * stride_gb + head * stride_gh,
-                lse + row,
-                delta + row,
-                stride_qm,
-                stride_gm,
-                start if part == 0 else full_start if part == 1 else full_stop,
-                full_start if part == 0 else full_stop if part == 1 else stop,
-                key,
-                q_len,
-                kv_len,
-                left,
-                right,
-                scale,
-                HEAD_DIM,
-                HEAD_DIM_V,
-                HAS_LEFT,
-                HAS_RIGHT,
-                BLOCK_M,
-                part != 1,
-            )
-    store_rows(
-        dk + batch * stride_dkb + kv_head * stride_dkh,
-        first,
-        kv_len,
-        stride_dkn,
-        acc_k * softmax_scale,
-        HEAD_DIM,
-        BLOCK_N,
-        BLOCK_D,
-    )
-    store_rows(
-        dv + batch * stride_dvb + kv_head * stride_dvh,
-        first,
-        kv_len,
-        stride_dvn,
-        acc_v,
-        HEAD_DIM_V,
-        BLOCK_N,
-        BLOCK_DV,
-    )
-
-
-#: Lengths are not in it: a longer sequence is not tuned again.
-_KEY = ["HEAD_DIM", "HEAD_DIM_V", "HAS_LEFT", "HAS_RIGHT"]
-
 #: (BLOCK_M, BLOCK_N, warps, stages) for head dims up to 64, 128 and 256, and for fp32, which has no tensor cores: tiles
 #: that ptxas holds in the registers of an sm_90 without spilling more than a few.
 _FORWARD = {
-    kind: triton.autotune(configs(*choices), key=[*_KEY, "DESCRIBED"])(flash_forward)
-    for kind, choices in {
+    name: triton.autotune(configs(*choices), key=[*TUNED_FOR, "DESCRIBED"])(flash_forward)
+    for name, choices in {
         "narrow": ((128, 64, 4, 3), (128, 128, 8, 3), (64, 64, 4, 3)),
         "medium": ((128, 128, 8, 3), (128, 128, 8, 2), (128, 64, 8, 3), (64, 64, 4, 3)),
         "wide": ((128, 64, 8, 2), (128, 32, 8, 3), (64, 32, 4, 3)),
         "fp32": ((32, 32, 4, 2), (32, 16, 4, 2)),
-    }.items()
-}
-_DQ = {
-    kind: triton.autotune(configs(*choices), key=_KEY)(flash_dq)
-    for kind, choices in {
-        "narrow": ((128, 64, 4, 3), (128, 128, 8, 2), (64, 64, 4, 3)),
-        "medium": ((128, 64, 8, 2), (128, 64, 8, 3), (64, 64, 4, 2)),
-        "wide": ((128, 32, 8, 2), (64, 32, 4, 2)),
-        "fp32": ((32, 16, 4, 1), (16, 16, 4, 1)),
-    }.items()
-}
-_DKDV = {
-    kind: triton.autotune(configs(*choices), key=_KEY)(flash_dkdv)
-    for kind, choices in {
-        "narrow": ((64, 128, 8, 3), (64, 64, 4, 3)),
-        "medium": ((64, 128, 8, 2), (64, 128, 8, 3), (32, 128, 8, 3), (64, 64, 8, 2)),
-        "wide": ((32, 64, 8, 2), (64, 32, 8, 2), (32, 32, 8, 2)),
-        "fp32": ((16, 32, 4, 1), (16, 16, 4, 1)),
     }.items()
 }
