@@ -2,6 +2,7 @@
 # The sweeps behind docs/results, in parts, most telling first. Each goes on by name: run it again after an interruption.
 #     bash benchmarks/results.sh OUTPUT_DIR PART [OVERRIDE...]        such as: outputs protocol 'gpus=[0,1,2]'
 # Then: attnsweep-report OUTPUT_DIR/<sweep>; for the part protocol also python benchmarks/protocol.py OUTPUT_DIR/*
+# The part protocol wants a GPU whose neighbours rest: processes of a decode step differ more while others work.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:?a folder for the sweeps}
@@ -36,12 +37,19 @@ compile)
     scenario=prefill timing=quick
   ;;
 everything)
-  # All that is installed, forward and backward, uncompiled and compiled
-  all=(timing=quick name=everything "${xla[@]}")
-  sweep study=flux compile=eager,default,jit "${all[@]}"
-  sweep study=llm "${all[@]}"
-  sweep study=flux compile=eager,jit scenario.direction=bwd scenario.text_len=512 "${all[@]}"
-  sweep study=llm scenario=prefill compile=eager,jit scenario.direction=bwd "${all[@]}"
+  # All that is installed: uncompiled, backward, JAX (which nobody runs uncompiled), compiled
+  all=(timing=quick name=everything)
+  image='impl=glob(*,exclude=[*decode*,jax*])' text='impl=glob(*,exclude=jax*)' jax='impl=glob(jax*)'
+  sweep study=flux "$image" compile=eager "${all[@]}"
+  sweep study=llm "$text" compile=eager "${all[@]}"
+  sweep study=flux "$image" compile=eager scenario.direction=bwd scenario.text_len=512 "${all[@]}"
+  sweep study=llm "$text" scenario=prefill compile=eager scenario.direction=bwd "${all[@]}"
+  sweep study=flux "$jax" compile=jit "${all[@]}" "${xla[@]}"
+  sweep study=llm "$jax" compile=jit "${all[@]}" "${xla[@]}"
+  sweep study=flux "$jax" compile=jit scenario.direction=bwd scenario.text_len=512 "${all[@]}" "${xla[@]}"
+  sweep study=llm "$jax" scenario=prefill compile=jit scenario.direction=bwd "${all[@]}" "${xla[@]}"
+  sweep study=flux "$image" compile=default "${all[@]}"
+  sweep study=llm "$text" compile=default "${all[@]}"
   ;;
 autotune)
   sweep study=flux timing=quick compile=max_autotune name=everything

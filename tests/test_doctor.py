@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from attnsweep import conf_path, devices, doctor, environment, impls, progress, uvenv
+from attnsweep import conf_path, devices, doctor, environment, impls, terminal, uvenv
 from attnsweep.devices import Device
 from composing import write
 from sweeps import GPU, impl
@@ -164,8 +164,8 @@ def test_text_from_yaml_is_harmless_everywhere(told: Told, tmp_path: Path, monke
     markdown = told("--config-dir", str(tmp_path / "mine"), "--markdown")
     assert "a\\|b \\`c\\` \\[bold\\]d\\[/bold\\] &lt;script&gt;e&lt;/script&gt; \\\\x1b\\[31mf\\\\u202eg" in markdown
     screen = io.StringIO()
-    terminal = Console(file=screen, force_terminal=True, color_system=None, width=300, markup=True)
-    monkeypatch.setattr(progress, "console", lambda: terminal)
+    wide = Console(file=screen, force_terminal=True, color_system=None, width=300, markup=True)
+    monkeypatch.setattr(terminal, "console", lambda: wide)
     assert doctor.main(["--config-dir", str(tmp_path / "mine")]) == 0
     assert "[bold]d[/bold] <script>e</script> \\x1b[31mf\\u202eg" in screen.getvalue()
     assert "\u202e" not in screen.getvalue()

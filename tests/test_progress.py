@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from attnsweep import plan, progress
+from attnsweep import planning, progress
 from attnsweep.errors import Status
 from attnsweep.plan import Cell, Outcome
 from attnsweep.pool.deadlines import Standing
@@ -31,7 +31,7 @@ class Clock:
 @pytest.fixture
 def cells(tmp_path: Path) -> list[Cell]:
     """Cells of fa2, compiled."""
-    return list(plan.make(settings(tmp_path), [combination("fa2", compile=DEFAULT)], [CPU]).cells)
+    return list(planning.make(settings(tmp_path), [combination("fa2", compile=DEFAULT)], [CPU]).cells)
 
 
 def report(
@@ -85,6 +85,20 @@ def test_the_bar_shows_the_cell_that_runs_longest(cells: list[Cell], width: int)
         assert "fa2 default: ok 0.25 ms" in shown()
         clock.now += 1
         assert "fa2 default: preparing 3 s" in shown()
+
+
+def test_the_bar_shows_how_many_how_many_failed_and_the_last_result(cells: list[Cell]) -> None:
+    """On a terminal failures get a line of their own above the bar, successes do not."""
+    bar, out = report(Clock(), terminal=True, width=120)
+    with bar:
+        bar.cell(cells[0], Outcome(Status.OK, 0.4021, None, ()))
+        bar.cell(cells[1], Outcome(Status.CRASHED, None, "died of SIGSEGV", ()))
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
+    assert "2/6" in plain
+    assert "1 failed" in plain
+    assert "fa2 default: crashed" in plain
+    assert f"fa2 default {cells[1].columns['case']}: crashed (died of SIGSEGV)" in plain
+    assert cells[0].columns["case"] + ": ok" not in plain
 
 
 def test_a_long_name_is_cut_and_what_is_said_of_it_is_not(cells: list[Cell]) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from attnsweep import cli, compose, launching, messages, overrides, plan, sweep
+from attnsweep import cli, compose, launching, messages, overrides, planning, sweep
 from attnsweep.errors import ConfigError
 from sweeps import CPU
 
@@ -277,7 +277,7 @@ def test_whatever_is_composed_is_planned_or_refused_in_a_sentence(examples: int)
             cfg = OmegaConf.create(values)
             settings, combination = compose.combination(cfg, chosen, [])
             launching.bind(settings, [combination])
-            made = plan.make(replace(settings, dry_run=True), [combination], [CPU])
+            made = planning.make(replace(settings, dry_run=True), [combination], [CPU])
         except (ConfigError, OmegaConfBaseException) as error:
             readable(messages.sentence(error))
         else:

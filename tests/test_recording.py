@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from attnsweep import plan, recording, records
+from attnsweep import planning, recording, records
 from attnsweep.devices import Device
 from attnsweep.errors import Status
 from attnsweep.plan import Cell
@@ -21,7 +21,7 @@ HOME = os.path.expanduser("~")
 
 def cell(tmp_path: Path, device: Device = GPU, **fields: Any) -> Cell:
     one = combination(scenario=one_case(**fields))
-    return plan.make(settings(tmp_path), [one], [device]).cells[0]
+    return planning.make(settings(tmp_path), [one], [device]).cells[0]
 
 
 def write(tmp_path: Path, end: Ending, device: Device = GPU, now: float = 103.5, **fields: Any) -> dict[str, Any]:
@@ -312,7 +312,7 @@ def test_a_ceiling_is_rated_by_its_own_work(tmp_path: Path, name: str, bound: st
     """Against the peak that it is the ceiling of, whatever bounds the case."""
     ceiling = impl("ceiling", _target_=f"attnsweep.impls.ceilings.{name}")
     one = combination(impl=ceiling, scenario=one_case(dtype="bf16"))
-    (planned,) = plan.make(settings(tmp_path), [one], [GPU]).cells
+    (planned,) = planning.make(settings(tmp_path), [one], [GPU]).cells
     end = ending(measured(0.5, sm_count=132, flags=["ceiling"]))
     values = recording.write(planned, GPU, end, tmp_path, clock=lambda: 104.0).values
     work = values["flops"] / 1e12 if bound == "compute" else values["bytes"] / 1e9
@@ -326,7 +326,7 @@ def test_a_quantised_row_is_not_held_to_the_arithmetic_of_its_case(tmp_path: Pat
     """1.2 times the 16-bit peak is impossible for a native row, and possible in eight bits."""
     fields = {"dtype": "bf16", "seq_len": 16384}
     one = combination(scenario=one_case(**fields))
-    flops = plan.make(settings(tmp_path), [one], [GPU]).cells[0].columns["flops"]
+    flops = planning.make(settings(tmp_path), [one], [GPU]).cells[0].columns["flops"]
     latency_ms = flops / (1.3 * 989.4e12) * 1e3
     for precision, flags in (("native", ["implausible"]), ("int8", [])):
         assert write(tmp_path, ending(measured(latency_ms, precision_class=precision)), **fields)["flags"] == flags

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from attnsweep import cli, impls, plan, scenarios
+from attnsweep import cli, impls, planning, scenarios
 from attnsweep.case import Case
 from attnsweep.compose import Combination
 from composing import study
@@ -115,7 +115,7 @@ def test_the_table_of_the_document_is_what_a_dry_run_plans(name: str, tmp_path: 
     stated = re.search(rf"^\| `{name}` \|[^|]*\| (\d+) \| (\d+)(?: \(`timing=quick`: (\d+)\))? \|", text, re.MULTILINE)
     assert stated is not None
     settings, made = study(name)
-    planned = plan.make(replace(settings, dry_run=True, output_dir=str(tmp_path)), made, [GPU])
+    planned = planning.make(replace(settings, dry_run=True, output_dir=str(tmp_path)), made, [GPU])
     once = [cell for cell in planned.to_run if cell.columns["replicate"] == 0]
     assert int(stated[1]) == len({cell.group for cell in planned.cells})
     assert int(stated[2]) == len(planned.to_run)

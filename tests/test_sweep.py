@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from attnsweep import devices, environment, identity, plan, pool, progress, recording, records, sweep
+from attnsweep import devices, environment, identity, planning, pool, recording, records, sweep
 from attnsweep.compose import Combination
 from attnsweep.devices import Device
 from attnsweep.errors import AttnsweepError, ConfigError, Status
-from attnsweep.plan import Cell, Outcome, Plan
+from attnsweep.plan import Cell
 from attnsweep.pool.ending import Ending
 from attnsweep.schema import PoolSettings
 from sweeps import (
@@ -32,7 +31,6 @@ from sweeps import (
     DEFAULT,
     GPU,
     PREFILL,
-    QUICK,
     FakePool,
     combination,
     ending,
@@ -102,7 +100,7 @@ def test_the_pool_gets_the_open_cells_in_order_and_the_settings(tmp_path: Path, 
     pool.Pool = Pool  # type: ignore[misc]
     one = settings(tmp_path)
     sweep.run(replace(one, pool=replace(one.pool, grace_s=1.5)), [combination()])
-    planned = plan.make(one, [combination()], [CPU])
+    planned = planning.make(one, [combination()], [CPU])
     assert Pool.ran == [cell.id for cell in planned.cells]
     assert seen["devices"] == [CPU]
     assert seen["grace_s"] == 1.5
@@ -194,7 +192,7 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path, answered: Answered) ->
 def test_a_case_goes_on_at_the_gpu_that_began_it(
     tmp_path: Path, answered: Answered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pool is told which GPU measured what is already there of each case."""
+    """The pool is told which GPU measured what is already there of each case, by this command line or another."""
     fake = answered(ok)
     told: list[dict[str, str]] = []
     plain = fake.run
@@ -208,7 +206,9 @@ def test_a_case_goes_on_at_the_gpu_that_began_it(
     monkeypatch.setattr(devices, "find", lambda kind, gpus: two)
     run(tmp_path, combination("a", scenario=one_case()))
     run(tmp_path, *(combination(name, scenario=one_case()) for name in ("a", "b")))
-    assert told == [{}, {"b1-h4-s32-d16-causal-fp32-fwd": "GPU-1"}]
+    (tmp_path / "s/cells/noise.parquet").write_bytes(b"noise")
+    run(tmp_path, combination("c", scenario=one_case()))
+    assert told == [{}, *[{"b1-h4-s32-d16-causal-fp32-fwd": "GPU-1"}] * 2]
 
 
 @pytest.mark.parametrize(("status", "code"), [(Status.OK, 0), (Status.ERROR, 1)])
@@ -397,23 +397,6 @@ def test_other_signals_exit_as_shells_expect(tmp_path: Path, answered: Answered,
     assert run(tmp_path) == code
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ("impl=a name=s", "impl=a name=s"),
-        ("impl=a -m", "impl=a name=s -m"),
-        ("-m impl=a", "-m impl=a name=s"),
-        ("impl=a,b study=x --config-dir my=conf", "impl=a,b study=x name=s --config-dir my=conf"),
-        ("--config-dir=x impl=a", "--config-dir=x impl=a name=s"),
-        ("'impl.x=a b'", "'impl.x=a b' name=s"),
-        ("-m", "name=s -m"),
-    ],
-)
-def test_the_command_that_goes_on_is_the_one_given_with_the_name(given: str, said: str) -> None:
-    """The name stands with the other overrides, and only where it was not given."""
-    assert sweep.go_on(["attnsweep", *shlex.split(given)], "s") == f"attnsweep {said}"
-
-
 @pytest.mark.parametrize("forced", [False, True])
 def test_the_first_record_that_cannot_be_written_ends_the_sweep(
     tmp_path: Path,
@@ -440,7 +423,7 @@ def test_the_first_record_that_cannot_be_written_ends_the_sweep(
     assert re.fullmatch(r"attnsweep: the record of \S+ could not be written: No space left on device\n", said.err)
     assert "    attnsweep impl=naive name=s\n" in said.out
     monkeypatch.undo()
-    assert len(plan.make(settings(tmp_path), [combination()], [CPU]).open) == 6 - done
+    assert len(planning.make(settings(tmp_path), [combination()], [CPU]).open) == 6 - done
 
 
 def test_an_unsupported_record_that_cannot_be_written_ends_the_sweep_before_any_cell(
@@ -485,16 +468,6 @@ def test_measuring_again_goes_on_where_it_was_interrupted(
     assert run(tmp_path) == 0
     assert (len(first.ran), len(rest.ran)) == (2, 4)
     assert not set(first.ran) & set(rest.ran)
-
-
-def test_what_a_study_sets_is_switched_off_where_a_sweep_goes_on() -> None:
-    """And a launcher's job, which sets aside its own records only, keeps what was typed."""
-    argv = ["attnsweep", "study=x", "force=true", "-m"]
-    assert sweep.go_on(argv, "s", {"force": True, "rerun": True}) == "attnsweep study=x name=s 'rerun=[]' -m"
-    assert sweep.go_on(["attnsweep", "study=x"], "s", {"force": True, "rerun": False}) == (
-        "attnsweep study=x name=s force=false"
-    )
-    assert sweep.go_on(argv, "s") == "attnsweep study=x force=true name=s -m"
 
 
 def test_devices_that_got_stuck_leave_cells_open_and_an_exit_code_of_one(
@@ -653,62 +626,6 @@ def test_a_dry_run_shows_what_is_done(tmp_path: Path, answered: Answered, capsys
 
 # The terminal
 
-HOSTILE = "[red]x[/red] \x1b]0;owned\x07 \x1b[2J\r\n:smile: \u202egnirts \x9b31m {0} %s"
-
-
-def terminal(width: int = 100) -> tuple[Console, io.StringIO]:
-    """A console that takes itself for a colour terminal, and what it wrote."""
-    out = io.StringIO()
-    return Console(file=out, force_terminal=True, width=width, markup=False, emoji=False, highlight=False), out
-
-
-def hostile_plan(tmp_path: Path) -> Plan:
-    named = combination(HOSTILE, variant=HOSTILE, scenario=one_case())
-    planned = plan.make(settings(tmp_path), [named, combination(scenario=one_case())], [CPU])
-    return replace(planned, cells=tuple(replace(one, unsupported=HOSTILE) for one in planned.cells))
-
-
-def harmless(text: str) -> None:
-    """Nothing in the text acts on a terminal but rich's own colours and cursor, and the words are shown as they are."""
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", plain.replace("\r", ""))
-    assert "\x1b[2J" not in text
-    assert "[red]x[/red]" in plain.replace("\n", "")
-
-
-def test_text_from_records_cannot_act_on_the_terminal(tmp_path: Path) -> None:
-    """Markup, control sequences, bidirectional overrides: shown as codes, in lines, bar and tables alike."""
-    planned = hostile_plan(tmp_path)
-    outcome = Outcome(Status.ERROR, None, HOSTILE, ())
-    for is_terminal in (True, False):
-        console, out = terminal()
-        if not is_terminal:
-            out = io.StringIO()
-            console = Console(file=out, width=10_000, markup=False, emoji=False, highlight=False)
-        with progress.Report(console, 2) as report:
-            for cell in planned.cells:
-                report.cell(cell, outcome)
-            report.say(HOSTILE)
-        harmless(out.getvalue())
-        progress.dry_run(console, replace(planned, missing={cell.id: HOSTILE for cell in planned.cells}), {})
-        progress.results(console, planned.cells, {cell.id: outcome for cell in planned.cells})
-        harmless(out.getvalue())
-
-
-def test_the_bar_shows_how_many_how_many_failed_and_the_last_result(tmp_path: Path) -> None:
-    """On a terminal failures get a line of their own above the bar, successes do not."""
-    planned = plan.make(settings(tmp_path), [combination("fa2")], [CPU])
-    console, out = terminal(120)
-    with progress.Report(console, 6) as report:
-        report.cell(planned.cells[0], Outcome(Status.OK, 0.4021, None, ()))
-        report.cell(planned.cells[1], Outcome(Status.CRASHED, None, "died of SIGSEGV", ()))
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
-    assert "2/6" in plain
-    assert "1 failed" in plain
-    assert "fa2 eager: crashed" in plain
-    assert f"fa2 eager {planned.cells[1].columns['case']}: crashed (died of SIGSEGV)" in plain
-    assert planned.cells[0].columns["case"] + ": ok" not in plain
-
 
 def test_the_bar_counts_what_takes_time(tmp_path: Path, answered: Answered, capsys: pytest.CaptureFixture[str]) -> None:
     """Unsupported cells are done at once: counted, they would promise an early end. Their lines have no number."""
@@ -807,67 +724,6 @@ sys.exit(sweep.run(settings(Path({str(tmp_path)!r})), [combination()]))
     _, said = process.communicate("", timeout=60)
     assert (process.returncode, said) == (0, "")
     assert len(rows(tmp_path)) == 6
-
-
-def table(tmp_path: Path, outcomes: dict[str, list[Outcome]], width: int = 200) -> str:
-    """The table of results of a case, given each implementation's outcomes by replicate."""
-    timing = {**QUICK, "replicates": max(map(len, outcomes.values()))}
-    several = [combination(name, timing=timing, scenario=one_case()) for name in outcomes]
-    planned = plan.make(settings(tmp_path), several, [CPU])
-    found = {
-        cell.id: outcomes[cell.columns["impl"]][cell.columns["replicate"]]
-        for cell in planned.cells
-        if cell.columns["replicate"] < len(outcomes[cell.columns["impl"]])
-    }
-    out = io.StringIO()
-    progress.results(Console(file=out, width=width), planned.cells, found)
-    return out.getvalue()
-
-
-def test_the_table_shows_the_median_of_replicates_and_marks_what_failed(tmp_path: Path) -> None:
-    """Three processes: the middle one; one that crashed is counted beside it."""
-    good = [Outcome(Status.OK, ms, None, ()) for ms in (0.3, 0.1, 0.2)]
-    partly = [Outcome(Status.OK, 0.5, None, ()), Outcome(Status.CRASHED, None, "x", ())]
-    shown = table(tmp_path, {"a": good, "b": partly})
-    assert "0.2*" in shown
-    assert "0.5 (1 of 2 crashed)" in shown
-
-
-@pytest.mark.parametrize("flag", ["implausible", "ceiling"])
-def test_the_best_is_not_one_that_cannot_be(tmp_path: Path, flag: str) -> None:
-    """An implausible speed, and one that is no attention's, is shown as such and never marked."""
-    shown = table(
-        tmp_path,
-        {"a": [Outcome(Status.OK, 0.001, None, (flag,))], "b": [Outcome(Status.OK, 0.5, None, ())]},
-    )
-    assert f"0.001 {flag}" in shown
-    assert "0.5*" in shown
-
-
-def test_a_quantised_result_is_marked_and_not_the_best_beside_a_native_one(tmp_path: Path) -> None:
-    """Its speed has a price; alone it is the best there is."""
-    quantised = [Outcome(Status.OK, 0.1, None, (), "int8")]
-    shown = table(tmp_path, {"a": quantised, "b": [Outcome(Status.OK, 0.5, None, (), "native")]})
-    assert "0.1 int8" in shown
-    assert "0.5*" in shown
-    assert "0.1* int8" in table(tmp_path, {"a": quantised})
-
-
-def test_sixteen_implementations_fit_eighty_columns(tmp_path: Path) -> None:
-    """Too many for columns: a row a case, the best first, failures last, no line wider than the terminal."""
-    outcomes = {f"impl{number:02}": [Outcome(Status.OK, 16.0 - number, None, ())] for number in range(15)}
-    shown = table(tmp_path, {**outcomes, "broken": [Outcome(Status.ERROR, None, "x", ())]}, width=80)
-    assert max(map(len, shown.splitlines())) <= 80
-    words = re.findall(r"(impl\d\d|broken) eager (\S+?),?(?:\s|$)", " ".join(shown.split()))
-    assert words[0] == ("impl14", "2*")
-    assert words[-1] == ("broken", "error")
-    assert len(words) == 16
-
-
-def test_durations_are_said_as_people_say_them() -> None:
-    """Seconds, then minutes, then hours."""
-    said = [progress.duration(seconds) for seconds in (0, 45.4, 89, 120, 20 * 60, 5399, 3 * 3600 + 600)]
-    assert said == ["0 s", "45 s", "89 s", "2 min", "20 min", "1 h 30 min", "3 h 10 min"]
 
 
 # For real

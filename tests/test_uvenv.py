@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 import processes
-from attnsweep import impls, interpreters, plan, pool, records, sweep, uvenv
+from attnsweep import impls, interpreters, planning, pool, records, sweep, uvenv
 from attnsweep.errors import ConfigError, Status
 from attnsweep.impls.naive import NaiveAttention
 from processes import TESTS
@@ -398,7 +398,7 @@ def test_a_dry_run_builds_nothing_and_says_what_would_be(
 def test_what_no_cell_would_run_in_is_not_built(tmp_path: Path, caches: Path) -> None:
     """An implementation for GPUs, planned on a CPU, fetches nothing."""
     on_gpus = needs("a", "conflicting==1", supports={"devices": ["cuda"]})
-    plan.make(settings(tmp_path), [on_gpus], [CPU], hopeless=True, say=lambda sentence: pytest.fail(sentence))
+    planning.make(settings(tmp_path), [on_gpus], [CPU], hopeless=True, say=lambda sentence: pytest.fail(sentence))
     assert not caches.exists()
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.text import Text
 
-from attnsweep import conf_path, devices, environment, impls, interpreters, progress, sweep
+from attnsweep import conf_path, devices, environment, impls, interpreters, sweep, terminal
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError
 from attnsweep.interpreters import Host
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(line(hidden), file=sys.stderr)
     found, nvml = gpus()
     tables = [machine(found, nvml), implementations(folders, found[0] if found else devices.cpu())]
-    out = progress.console()
+    out = terminal.console()
     for table in tables:
         if arguments.markdown:
             out.print(Text(to_markdown(table, level=2)), soft_wrap=True)

@@ -1,17 +1,14 @@
-"""What a cell is called: the id that makes a sweep resumable, and the command that measures it again."""
+"""What a cell is called: the id that makes a sweep resumable."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-from attnsweep.overrides import literal
 
 #: Longest parts of an id; with separators, replicate and hash below 180 bytes, so that the temporary file
 #: name that a record is first written under stays below 200.
@@ -92,25 +89,3 @@ def _uses_kernels(target: str, impl: str) -> bool:
         return False
     path = Path(__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
     return path.is_file() and "attnsweep.kernels" in path.read_text()
-
-
-def command(
-    choices: Mapping[str, str | None],
-    fields: Mapping[str, Any],
-    overrides: Sequence[str],
-    pins: Mapping[str, Any],
-    flags: Sequence[str] = (),
-) -> str:
-    """One shell line: the chosen option of each group, the scenario's fields, other overrides, and `pins`.
-
-    `fields` and `pins` stand in for what `overrides` says of the same key. Hydra's flags come last.
-    """
-    values = {**{f"scenario.{key}": value for key, value in fields.items()}, **pins}
-    # A key that was added with + must be added again
-    added = {key: typed for typed in overrides if (key := typed.partition("=")[0].lstrip("+")) in values}
-    words = [f"{group}={literal(option)}" for group, option in choices.items() if option is not None]
-    words += [text for text in overrides if text not in added.values()]
-    for key, value in values.items():
-        plus = "+" * (len(added.get(key, "")) - len(added.get(key, "").lstrip("+")))
-        words.append(f"{plus}{key}={literal(value)}")
-    return shlex.join(["attnsweep", *words, *flags])

@@ -16,7 +16,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnsweep import devices, identity, impls, plan, progress, recording, uvenv
+from attnsweep import (
+    commands,
+    devices,
+    dry_run,
+    identity,
+    impls,
+    planning,
+    progress,
+    recording,
+    results,
+    resume,
+    terminal,
+    uvenv,
+)
 from attnsweep.errors import FAILURES, AttnsweepError, ConfigError, Status
 
 if TYPE_CHECKING:
@@ -40,11 +53,11 @@ def run(settings: Settings, combinations: list[Combination], *, shared: bool = F
     folder.
     """
     found = devices.find(settings.device, settings.gpus)
-    out = progress.console()
-    planned = plan.make(settings, combinations, found, hopeless=shared, say=lambda text: progress.say(out, text))
+    out = terminal.console()
+    planned = planning.make(settings, combinations, found, hopeless=shared, say=lambda text: terminal.say(out, text))
     planned = replace(planned, missing=_missing(planned))
     if settings.dry_run:
-        progress.dry_run(out, planned, _unbuilt(planned))
+        dry_run.show(out, planned, _unbuilt(planned))
         return 0
     from attnsweep.pool import interrupt
 
@@ -54,7 +67,7 @@ def run(settings: Settings, combinations: list[Combination], *, shared: bool = F
         raise ConfigError(f"the folder {planned.cells_folder} cannot be made: {error.strerror}") from None
     with held(planned.folder, shared=shared, shard=settings.shard):
         # Again, now that nobody else adds records
-        planned = plan.reopened(planned, force=settings.force, rerun=settings.rerun)
+        planned = resume.reopened(planned, force=settings.force, rerun=settings.rerun)
         with interrupt.listening() as stop:
             _make_room(planned, shared=shared, alone=not shared and settings.shard is None)
             return _run(settings, planned, shared, stop)
@@ -72,7 +85,7 @@ def _make_room(planned: Plan, *, shared: bool, alone: bool) -> None:
             warm.discard_logs(planned.cells_folder)
         if not shared:
             recording.discard_unfinished({cell.id for cell in planned.open}, planned.cells_folder)
-        plan.set_aside(planned)
+        resume.set_aside(planned)
     except OSError as error:
         raise ConfigError(
             f"the records to be replaced cannot be moved to {planned.cells_folder}/replaced: {error}"
@@ -93,13 +106,13 @@ class _Unrecorded(AttnsweepError):
 
 
 def _warn(sentence: str) -> None:
-    print(f"attnsweep: {progress.line(sentence)}", file=progress.Lasting(sys.stderr), flush=True)
+    print(f"attnsweep: {terminal.line(sentence)}", file=terminal.Lasting(sys.stderr), flush=True)
 
 
 def _run(settings: Settings, planned: Plan, shared: bool, stop: Stop) -> int:
     from attnsweep import pool
 
-    out = progress.console()
+    out = terminal.console()
     outcomes = dict(planned.done)
     unrecorded = False
     if not planned.open:
@@ -113,7 +126,7 @@ def _run(settings: Settings, planned: Plan, shared: bool, stop: Stop) -> int:
                 record = recording.write(cell, device, ending, planned.cells_folder)
             except OSError as error:
                 raise _Unrecorded(cell, error) from error
-            outcomes[cell.id] = plan.outcome_of(record.values)
+            outcomes[cell.id] = resume.outcome_of(record.values)
             report.cell(cell, outcomes[cell.id])
 
         try:
@@ -129,7 +142,7 @@ def _run(settings: Settings, planned: Plan, shared: bool, stop: Stop) -> int:
                     watching=report.running,
                     stop=stop,
                 )
-                slots.run(planned.to_run, lambda cell, device: None, finished, _begun(planned))
+                slots.run(planned.to_run, lambda cell, device: None, finished, resume.begun(planned))
         except ConfigError:
             raise
         except _Unrecorded as error:
@@ -138,24 +151,18 @@ def _run(settings: Settings, planned: Plan, shared: bool, stop: Stop) -> int:
         except AttnsweepError as error:
             # Devices that nothing can end a process on: the cells left over stay open, and the exit code says it
             report.say(str(error))
-    progress.results(out, planned.cells, outcomes)
-    out.print(progress.counts(outcome.status for outcome in outcomes.values()))
+    results.show(out, planned.cells, outcomes)
+    out.print(results.counts(outcome.status for outcome in outcomes.values()))
     out.print(f"Records: {planned.cells_folder}", soft_wrap=True)
     if stop.cause is not None or unrecorded:
         why = "Ended early." if stop.cause is None else f"Ended by {stop.cause}."
         out.print(f"{why} What is done is kept; this goes on:", soft_wrap=True)
         # A launcher's jobs that did not start have not set their records aside: they need what was typed
         settled = {} if shared else {"force": settings.force, "rerun": bool(settings.rerun)}
-        out.print(f"    {go_on(sys.argv, planned.name, settled)}", soft_wrap=True)
+        out.print(f"    {commands.go_on(sys.argv, planned.name, settled)}", soft_wrap=True)
         return 1 if stop.cause is None else 128 + signal.Signals[stop.cause].value
     out.print(f"Report:  {shlex.join(['attnsweep-report', str(planned.folder)])}", soft_wrap=True)
     return exit_code(planned.cells, outcomes)
-
-
-def _begun(planned: Plan) -> dict[str, str]:
-    """By case, the UUID of the device that measured cells of it already."""
-    measured = ((cell.group, planned.done[cell.id].gpu_uuid) for cell in planned.cells if cell.id in planned.done)
-    return {group: uuid for group, uuid in measured if uuid is not None}
 
 
 def _record_known(planned: Plan, outcomes: dict[str, Outcome], report: progress.Report, stop: Stop) -> None:
@@ -172,7 +179,7 @@ def _record_known(planned: Plan, outcomes: dict[str, Outcome], report: progress.
             record = recording.write_known(cell, status, reason, planned.cells_folder)
         except OSError as error:
             raise _Unrecorded(cell, error) from error
-        outcomes[cell.id] = plan.outcome_of(record.values)
+        outcomes[cell.id] = resume.outcome_of(record.values)
         report.known(cell, outcomes[cell.id])
 
 
@@ -181,31 +188,6 @@ def exit_code(cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> int:
     statuses = [outcomes[cell.id].status for cell in cells if cell.id in outcomes]
     complete = len(statuses) == len(cells)
     return 0 if complete and Status.OK in statuses and not FAILURES & set(statuses) else 1
-
-
-def go_on(argv: Sequence[str], name: str, settled: Mapping[str, bool] | None = None) -> str:
-    """The shell line that goes on with this sweep: the one that started it, and its name.
-
-    `settled` holds the settings that opened cells again, `force` and `rerun`, and whether they were on. What they
-    opened has no record any more, so they are dropped, or switched off where a study's YAML had set them.
-    """
-    settled = settled or {}
-    words = ["attnsweep", *argv[1:]]
-    typed = {
-        index: words[index].partition("=")[0].lstrip("+") for index in range(len(words)) if _is_override(words, index)
-    }
-    added = [] if "name" in typed.values() else [f"name={name}"]
-    off = {"force": "force=false", "rerun": "rerun=[]"}
-    added += [off[key] for key, was_on in settled.items() if was_on and key not in typed.values()]
-    # Overrides stand together, flags before or after them
-    last = max(typed, default=0)
-    words[last + 1 : last + 1] = added
-    return shlex.join(word for index, word in enumerate(words) if typed.get(index) not in settled)
-
-
-def _is_override(words: Sequence[str], index: int) -> bool:
-    after_a_folder_flag = index > 0 and words[index - 1] in ("--config-dir", "-cd")
-    return "=" in words[index] and not words[index].startswith("-") and not after_a_folder_flag
 
 
 def _missing(planned: Plan) -> dict[str, str]:

@@ -20,6 +20,7 @@ from attnsweep.case import Case
 from attnsweep.errors import CellError, CompileError, Incorrect, Missing, Status
 from attnsweep.frameworks import Framework
 from attnsweep.timing import cupti, measure
+from attnsweep.timing.subject import Subject
 
 #: Warm calls at least and at most: CUDA-graph modes warm up, record and only then replay.
 _FEWEST_WARM, _MOST_WARM = 3, 20
@@ -122,7 +123,7 @@ class _Story:
         implementation: impls.Attention,
         given: inputs.Inputs,
         mode: dict[str, Any],
-    ) -> measure.Subject:
+    ) -> Subject:
         """The call to measure, after its first run and until nothing compiles any more."""
         start = time.monotonic()
         function = implementation.prepare(case, "cuda" if fw.on_gpu else "cpu")
@@ -160,7 +161,7 @@ class _Story:
                 self.flags.add("graph_break")
         self.compiling = False
         fw.forbid_compilation()
-        return measure.Subject(call, given, call_on, min(warm) * 1e3)
+        return Subject(call, given, call_on, min(warm) * 1e3)
 
     def _check(
         self,

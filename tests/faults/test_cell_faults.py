@@ -19,7 +19,7 @@ import pytest
 import aftermath
 import processes
 from aftermath import Aftermath, among, remains, same_zygote, strays
-from attnsweep import plan, recording, records
+from attnsweep import planning, recording, records
 from attnsweep.devices import Device
 from attnsweep.plan import Cell
 from attnsweep.pool import Pool
@@ -169,7 +169,7 @@ def _cells(folder: Path) -> list[Cell]:
         )
         for name in [*DEEDS, *order]
     ]
-    planned = plan.make(settings(folder), combinations, [CPU])
+    planned = planning.make(settings(folder), combinations, [CPU])
     planned.cells_folder.mkdir(parents=True)
     by_name = {one.columns["impl"]: one for one in planned.to_run}
     cells = [by_name[order[0]]]

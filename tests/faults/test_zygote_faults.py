@@ -18,7 +18,7 @@ import pytest
 
 import processes
 from aftermath import among, good, of, remains, strays
-from attnsweep import plan, recording
+from attnsweep import planning, recording
 from attnsweep.errors import ConfigError
 from attnsweep.interpreters import Interpreter
 from attnsweep.pool import Pool, slot
@@ -263,7 +263,7 @@ def test_a_driver_that_is_only_loaded_is_no_harm(tmp_path, started, preloading):
 def test_a_record_shows_that_its_cell_was_spawned(tmp_path, observe, preloading):
     """By the real worker, which imports the framework in the child."""
     unfit = preloading(harmful=HARM["threads"])
-    (planned,) = plan.make(settings(tmp_path), [combination(scenario=one_case(), timing=BLINK)], [CPU]).to_run
+    (planned,) = planning.make(settings(tmp_path), [combination(scenario=one_case(), timing=BLINK)], [CPU]).to_run
     rows = []
     said: list[str] = []
     (tmp_path / "cells").mkdir()
@@ -342,7 +342,7 @@ def test_a_program_that_is_no_python_of_ours(tmp_path, observe, kind):
     path.chmod(0o755)
     foreign = combination(impl=impl("naive", env={"python": str(path)}), scenario=one_case())
     with pytest.raises(ConfigError, match="is not a working Python") as caught:
-        plan.make(settings(tmp_path), [foreign], [CPU])
+        planning.make(settings(tmp_path), [foreign], [CPU])
     seen, _ = among(tmp_path, cell("ok", name="later", interpreter=replace(BARE, python=str(path), own=False)))
     text = f"refused ({str(caught.value).rpartition(': ')[2]}); later {seen.observed}"
     observe("zygote", f"an interpreter that is {kind}", "refused by the plan; later crashed", text)
@@ -391,7 +391,7 @@ def test_an_environment_without_numpy(tmp_path, observe, environment):
 
 def test_an_environment_without_a_framework_whose_cells_are_spawned(tmp_path, observe, environment):
     """The worker finds out."""
-    (planned,) = plan.make(settings(tmp_path), [combination(scenario=one_case(), timing=BLINK)], [CPU]).to_run
+    (planned,) = planning.make(settings(tmp_path), [combination(scenario=one_case(), timing=BLINK)], [CPU]).to_run
     ends = []
     Pool([CPU], log_folder=tmp_path / "cells").run(
         [replace(planned, interpreter=environment())],

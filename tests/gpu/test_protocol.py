@@ -119,6 +119,7 @@ def on_zeros(cell, emit):
 
     from attnsweep import frameworks, impls, inputs
     from attnsweep.timing import measure
+    from attnsweep.timing.subject import Subject
 
     case = Case.from_dict(cell["case"])
     fw = frameworks.load("torch", cell["device"])
@@ -133,7 +134,7 @@ def on_zeros(cell, emit):
     call = another(given)
     call()
     fw.synchronize()
-    subject = measure.Subject(call, given, another, 1.0)
+    subject = Subject(call, given, another, 1.0)
     return measure.latency(fw, subject, time, cell["timing"], "events", None).columns["sustained_ms"]
 
 

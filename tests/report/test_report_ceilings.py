@@ -10,11 +10,13 @@ from report_records import decode, prefill, values
 
 from attnsweep.errors import ConfigError, Status
 from attnsweep.report import plots
-from attnsweep.report.derive import Derived, derive
+from attnsweep.report.ceilings import bound_ms
+from attnsweep.report.derive import derive
 from attnsweep.report.notes import Footnotes
+from attnsweep.report.sections import Derived
 from attnsweep.report.summary import best_table, latency_table, standings_table
 from attnsweep.report.tables import Table, to_markdown
-from attnsweep.report.words import bound_ms, verdict
+from attnsweep.report.verdict import verdict
 
 POINTS = (prefill(1, 2048), prefill(1, 4096))
 

@@ -1,16 +1,17 @@
-"""Ranking: ties, baselines, timers, standings, and what is never compared."""
+"""Ranking: ties, timers, tables, and what is never compared."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
-from report_records import decode, prefill, values
+from report_records import prefill, values
 
-from attnsweep.errors import ConfigError, Status
-from attnsweep.report.derive import Derived, Section, derive, geometric_mean
-from attnsweep.report.words import placed, split, verdict
+from attnsweep.errors import Status
+from attnsweep.report.derive import derive
+from attnsweep.report.sections import Derived, Section
+from attnsweep.report.verdict import placed, verdict
+from attnsweep.report.words import split
 
 SMALL, LARGE = prefill(1, 2048), prefill(1, 4096)
 
@@ -101,27 +102,6 @@ def test_an_unknown_interval_overlaps_everything_within_the_floor(slower: float,
     assert section.cases[0].fastest == (("fa2",) if won else ("fa2", "flex"))
 
 
-def test_a_tie_of_many_or_of_one_implementation_is_said_in_short() -> None:
-    """The first by name and how many others; the next is the first that is really slower."""
-    pair = [row("fa2", 1.0), row("fa2", 1.001, compile="default"), row("naive", 1.05)]
-    assert verdict(only(pair)) == (
-        "1 of 1 case is a tie for the fastest: fa2 is tied with 1 other, 1.05x the speed of naive (geometric mean). "
-        "Next is naive."
-    )
-    many = [row(impl, 1.0) for impl in ("a", "b", "c", "d")]
-    assert verdict(only(many)).startswith("1 of 1 case is a tie for the fastest: a is tied with 3 others")
-
-
-def test_a_winner_of_most_cases_may_be_slower_in_the_mean() -> None:
-    """Then it is not called the fastest without saying so: two wins by 20 % and a loss by a factor of four."""
-    points = [prefill(1, length) for length in (1024, 2048, 4096)]
-    found = [row("fa2", ms, point) for ms, point in zip((1.0, 1.0, 4.0), points, strict=True)]
-    found += [row("flex", ms, point) for ms, point in zip((1.2, 1.2, 1.0), points, strict=True)]
-    said = verdict(only(found))
-    assert said.startswith("fa2 is fastest in 2 of 3 cases")
-    assert "In the mean over all cases flex is faster and takes 29 % less time" in said
-
-
 def test_a_table_of_one_timer_says_what_it_leaves_out() -> None:
     """Its winner is one among the results of that timer only."""
     parted = derive(
@@ -129,13 +109,6 @@ def test_a_table_of_one_timer_says_what_it_leaves_out() -> None:
     ).sections
     assert ["timed by events alone" in split(parted[0]), "timed by graph alone" in split(parted[1])] == [True, True]
     assert split(only([row("fa2", 1.0), row("flex", 1.1)])) == ""
-
-
-def test_a_tie_is_not_named_after_a_borrowed_kernel() -> None:
-    """Where the compiler put another implementation's kernel in, that one is named."""
-    section = only([row("naive", 1.0, compile="default", flags=["substituted"]), row("cudnn", 1.001), row("x", 1.0)])
-    assert "cudnn is tied with 2 others" in verdict(section) or "x is tied with 2 others" in verdict(section)
-    assert "naive (default) is tied" not in verdict(section)
 
 
 def test_the_unchecked_neither_wins_nor_counts() -> None:
@@ -167,14 +140,6 @@ def test_a_native_result_never_loses_its_place_to_a_quantised_one() -> None:
         "Of the quantised sage (int8) has 2.00x the speed of the fastest that is not (geometric mean)."
     )
     assert placed(standing(section, "sage"), 1) == "1 win of 1 in int8"
-
-
-def test_the_slowest_quantised_one_is_no_baseline() -> None:
-    """Even where it alone is ok in every case."""
-    rows = [row("fa2", 1.0), failed("fa2", point=LARGE), row("flex", 1.0, LARGE)]
-    section = only([*rows, int8("sage", 0.5), int8("sage", 0.5, LARGE)])
-    assert section.baseline is None
-    assert only([*rows, int8("sage", 0.5), int8("sage", 0.5, LARGE)], baseline="sage").baseline == "sage"
 
 
 def test_quantised_classes_do_not_compete_with_each_other() -> None:
@@ -226,77 +191,6 @@ def test_the_implausible_neither_wins_nor_counts() -> None:
     section = only([row("fa2", 0.001, flags=["implausible"]), row("flex", 1.0), row("naive", 2.0)])
     assert section.cases[0].fastest == ("flex",)
     assert "fa2" not in [one.label.text for one in section.standings]
-
-
-def test_naive_is_the_baseline_where_it_is_ok_in_every_case() -> None:
-    """Although something is slower."""
-    rows = [row(impl, ms, at) for at in (SMALL, LARGE) for impl, ms in (("fa2", 1.0), ("naive", 4.0), ("math", 9.0))]
-    section = only(rows)
-    assert (section.baseline, section.baseline_why) == ("naive", "Baseline: naive.")
-    assert standing(section, "fa2").speedup == pytest.approx(4.0)
-
-
-def test_else_the_slowest_that_is_ok_in_every_case() -> None:
-    """naive ran out of memory once; math, slower, failed too; of the rest xformers is the slowest."""
-    rows = [row("naive", 5.0), failed("naive", point=LARGE), row("math", 9.0), failed("math", point=LARGE)]
-    rows += [row(impl, ms, at) for at in (SMALL, LARGE) for impl, ms in (("fa2", 1.0), ("xformers", 2.0))]
-    section = only(rows)
-    assert section.baseline == "xformers"
-    assert section.baseline_why == "Baseline: xformers, the slowest that is ok in every case."
-
-
-def test_without_a_common_baseline_there_are_no_speed_ups() -> None:
-    """Nothing is ok in both cases: that is said, and no ratio is made up."""
-    section = only([row("fa2", 1.0), row("naive", 2.0, LARGE)])
-    assert section.baseline is None
-    assert "no implementation is ok in every case" in section.baseline_why
-    assert standing(section, "fa2").speedup is None
-
-
-def test_a_case_that_nothing_can_do_does_not_take_the_baseline_away() -> None:
-    """Where everything fails there is nothing to divide by; the other cases keep their speed-ups."""
-    section = only([row("fa2", 1.0), row("naive", 2.0), failed("fa2", point=LARGE), failed("naive", point=LARGE)])
-    assert section.baseline == "naive"
-    assert "1 case has no result at all" in verdict(section)
-
-
-def test_the_chosen_baseline_may_be_a_label_or_an_implementation() -> None:
-    """An implementation means its plain form where there is one."""
-    rows = [row("fa2", 1.0), row("fa2", 0.9, compile="default"), row("fa2", 0.8, variant="x=1"), row("naive", 2.0)]
-    assert only(rows, baseline="fa2").baseline == "fa2"
-    assert only(rows, baseline="fa2 (default)").baseline == "fa2 (default)"
-    assert only(rows[1:], baseline="fa2").baseline == "fa2 (default)"
-
-
-def test_a_wrong_baseline_is_refused_with_the_choices() -> None:
-    """One sentence that names every label."""
-    with pytest.raises(ConfigError, match="no label is called 'fa9', choose one of fa2, naive"):
-        derive([row("fa2", 1.0), row("naive", 2.0)], baseline="fa9")
-
-
-def test_a_chosen_baseline_that_failed_in_some_cases_says_so() -> None:
-    """Speed-ups exist where it has a time, and the mean says over how many cases it goes."""
-    section = only(
-        [row("fa2", 1.0), row("fa2", 1.0, LARGE), row("naive", 2.0), failed("naive", point=LARGE)], baseline="naive"
-    )
-    assert "ranked in 1 of 2 cases" in section.baseline_why
-    assert (standing(section, "fa2").speedup, standing(section, "fa2").speedup_cases) == (2.0, 1)
-
-
-def test_means_are_geometric() -> None:
-    """Speed-ups of 2 and 8 are 4 in the mean."""
-    rows = [row("fa2", 1.0), row("naive", 2.0), row("fa2", 1.0, LARGE), row("naive", 8.0, LARGE)]
-    section = only(rows)
-    assert standing(section, "fa2").speedup == pytest.approx(4.0)
-    assert standing(section, "naive").slowdown == pytest.approx(4.0)
-    assert geometric_mean([]) == math.inf
-
-
-def test_the_incomplete_are_placed_after_the_complete() -> None:
-    """A mean over an easy half does not beat a mean over everything."""
-    section = only([row("fa2", 1.0), row("fa2", 1.0, LARGE), row("flex", 0.5), failed("flex", point=LARGE)])
-    assert [one.label.text for one in section.standings] == ["fa2", "flex"]
-    assert (standing(section, "flex").complete, standing(section, "flex").cases) == (False, 1)
 
 
 def test_a_case_is_ranked_on_its_primary_timer_where_all_have_it() -> None:
@@ -358,42 +252,6 @@ def test_rows_stand_in_the_order_of_the_axis_and_then_of_the_batch() -> None:
     assert [(case.axis_value, case.fields["batch_size"]) for case in section.cases] == [
         (4096, 1), (4096, 4), (16384, 1), (16384, 4),
     ]  # fmt: skip
-
-
-def test_the_only_one_with_a_result_is_said_to_be_that() -> None:
-    """One implementation wins against nobody."""
-    section = only([row("fa2", 1.0), failed("naive")])
-    assert verdict(section) == "fa2 alone has a result (1 of 1 case)."
-    assert (standing(section, "fa2").wins, standing(section, "fa2").unopposed) == (0, 1)
-
-
-def test_failures_alone_make_a_table_without_a_winner() -> None:
-    """All statuses but ok: nothing is ranked, and the verdict says so."""
-    section = only([failed("fa2", status, decode(1, 2048)) for status in Status if status is not Status.OK])
-    assert section.standings == ()
-    assert verdict(section) == "Nothing is ranked in 1 case: see the failures."
-
-
-def test_the_verdict_names_winner_speed_baseline_and_marks() -> None:
-    """All in one sentence or two; a fall-back is not hidden behind a win."""
-    section = only([row("fa2", 1.0, flags=["fallback"]), row("flex", 1.5), row("naive", 3.0)])
-    assert verdict(section) == (
-        "fa2 is fastest in 1 of 1 case, 3.00x the speed of naive (geometric mean). "
-        "Next is flex, which takes 1.50x its time. Marks on fa2: fallback."
-    )
-
-
-def test_the_verdict_warns_of_rough_ratios() -> None:
-    """A factor over a baseline that is known to 40 % is not a factor to quote."""
-    section = only([row("fa2", 1.0), row("naive", 3.0, width=0.4)])
-    assert "Ratios are rough: the worst case is known for naive to ±40%." in verdict(section)
-    assert "rough" not in verdict(only([row("fa2", 1.0), row("naive", 3.0)]))
-
-
-def test_a_win_without_an_interval_is_not_claimed_to_be_sure() -> None:
-    """Kernel time of one process has no interval, and the reader is told what that means."""
-    rows = [row("fa2", 1.0, timer="graph", kernel_ms=0.6), row("jax", 2.0, kernel_ms=0.9)]
-    assert verdict(only(rows)).endswith("Some of these have no interval: differences above 2 % were taken for real.")
 
 
 def test_nothing_fails_on_missing_values() -> None:

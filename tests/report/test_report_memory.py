@@ -10,7 +10,7 @@ import pytest
 from report_records import prefill, values, write
 
 from attnsweep.errors import Status
-from attnsweep.report import bars, plots, unmeasured
+from attnsweep.report import bars, lines, plots, unmeasured
 from attnsweep.report.cli import main
 from attnsweep.report.derive import derive
 
@@ -137,7 +137,7 @@ def test_a_figure_has_at_most_so_many_lines(tmp_path: Path) -> None:
     """The best are drawn, and how many are not is said; ten thousand would be no picture."""
     rows = [values(prefill(1, length), f"i{n:03d}") for n in range(50) for length in LENGTHS[:2]]
     found = drawn(rows, tmp_path)
-    assert sum(bool(re.fullmatch(r"i\d{3}", text)) for text in texts(found["latency"])) == plots.LINES
+    assert sum(bool(re.fullmatch(r"i\d{3}", text)) for text in texts(found["latency"])) == lines.LINES
     assert any("18 slower not drawn" in text for text in texts(found["latency"]))
     assert sum(bool(re.fullmatch(r"i\d{3}", text)) for text in texts(found["winners"])) == bars.BARS
     assert any("10 more not drawn" in text for text in texts(found["winners"]))

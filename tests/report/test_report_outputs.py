@@ -16,15 +16,17 @@ from attnsweep.errors import Status
 from attnsweep.report import build, html, plots, words
 from attnsweep.report.bars import winner_bars
 from attnsweep.report.csvfile import to_csv
-from attnsweep.report.derive import Derived, derive
+from attnsweep.report.derive import derive
 from attnsweep.report.failures import counts, failure_table, failures
 from attnsweep.report.labels import Label
 from attnsweep.report.load import Loaded
 from attnsweep.report.machines import library_table, machine_table
 from attnsweep.report.notes import Footnotes
+from attnsweep.report.sections import Derived
 from attnsweep.report.styles import assign
 from attnsweep.report.summary import latency_table, standings_table, status_table
 from attnsweep.report.tables import Cell, Table, to_markdown
+from attnsweep.report.verdict import verdict
 
 POINT = prefill(1, 2048)
 
@@ -218,7 +220,7 @@ def test_another_precision_is_marked_wherever_it_is_ranked(tmp_path: Path) -> No
     first = latency(derived).rows[0]
     assert ("fa2", "int8: sage") in [(cell.text, cell.note) for cell in first]
     assert [cell.text for cell in first if cell.best] == ["2.000"]
-    assert "Quantised, sage (int8) has 2.00x the speed" in words.verdict(section)
+    assert "Quantised, sage (int8) has 2.00x the speed" in verdict(section)
     assert "sage *" in drawn_texts(svg(derived, tmp_path, "winners"))
 
 

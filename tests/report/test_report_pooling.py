@@ -9,11 +9,12 @@ from report_records import prefill, values
 
 from attnsweep.errors import Status
 from attnsweep.report.build import content_of
-from attnsweep.report.derive import Derived, derive
+from attnsweep.report.derive import derive
 from attnsweep.report.load import Loaded
 from attnsweep.report.machines import machine_table
 from attnsweep.report.notes import Footnotes
 from attnsweep.report.pooling import newest_group
+from attnsweep.report.sections import Derived
 from attnsweep.report.summary import standings_table
 
 POINT = prefill(1, 2048)
@@ -36,6 +37,18 @@ def test_what_differs_is_not_pooled_and_the_newest_speaks(column: str) -> None:
     assert (one.latency_ms, one.ok, one.marks) == (3.0, 1, ("superseded",))
     assert (len(derived.rows), derived.superseded) == (1, 2)
     assert "superseded" in dict(Footnotes(derived).legend())["a"]
+
+
+def test_what_another_board_measured_than_the_rest_of_its_case_is_marked() -> None:
+    """Boards of one model differ; a failure, or a case of its own on another board, is no reason for a mark."""
+    rows = [at(0, 1.0, impl=name, gpu_uuid="GPU-1") for name in ("fa2", "naive")]
+    rows += [at(1, 1.0, impl="late", gpu_uuid="GPU-2")]
+    rows += [values(POINT, status=Status.OOM, impl="failed", gpu_uuid="GPU-2")]
+    derived = derive(rows)
+    measured = derived.sections[0].cases[0].measured
+    assert {name: one.marks for name, one in measured.items() if one.marks} == {"late": ("other_gpu",)}
+    assert "other_gpu" in dict(Footnotes(derived).legend())["a"]
+    assert derive([row | {"gpu_uuid": None} for row in rows]).sections[0].cases[0].measured["late"].marks == ()
 
 
 def test_replicates_that_agree_are_pooled() -> None:

@@ -18,16 +18,17 @@ from attnsweep.report import build, html, plots, sustained, traces
 from attnsweep.report.accuracy import accuracy_table
 from attnsweep.report.compiling import compile_table
 from attnsweep.report.csvfile import to_csv
-from attnsweep.report.derive import Derived, Section, derive
+from attnsweep.report.derive import derive
 from attnsweep.report.load import Loaded
 from attnsweep.report.machines import machine_table
 from attnsweep.report.notes import Footnotes
+from attnsweep.report.sections import Derived, Section
 from attnsweep.report.summary import latency_table
 from attnsweep.report.sustained import load_table, load_verdict
 from attnsweep.report.tables import Table
 from attnsweep.report.timers import timer_table
 from attnsweep.report.traces import thinned, traced
-from attnsweep.report.words import verdict
+from attnsweep.report.verdict import verdict
 
 POINT = prefill(1, 2048)
 LOAD = [name for name in under_load(1.0, 0.0) if name != "load_throttle"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from attnsweep.report.captions import heading, names, set_heading
-from attnsweep.report.derive import Section, Standing
+from attnsweep.report.sections import Section, Standing
 from attnsweep.report.styles import Style, drawable
 from attnsweep.report.text import times
-from attnsweep.report.words import placed
+from attnsweep.report.verdict import placed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

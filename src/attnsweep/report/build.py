@@ -11,19 +11,20 @@ from attnsweep.report.accuracy import accuracy_table
 from attnsweep.report.aggregate import ENOUGH
 from attnsweep.report.compiling import compile_table
 from attnsweep.report.csvfile import to_csv
-from attnsweep.report.derive import LARGEST, Derived
 from attnsweep.report.failures import counts, failure_table, failures
 from attnsweep.report.html import Block, Content
 from attnsweep.report.kernels import kernel_table
 from attnsweep.report.load import RESULTS, Loaded, write
 from attnsweep.report.machines import library_table, machine_table
 from attnsweep.report.notes import Footnotes
+from attnsweep.report.sections import LARGEST, Derived
 from attnsweep.report.summary import best_table, latency_table, standings_table, status_table
 from attnsweep.report.sustained import load_table, load_verdict
 from attnsweep.report.tables import to_markdown
 from attnsweep.report.text import count, markdown
 from attnsweep.report.timers import timer_table
-from attnsweep.report.words import RULE, no_plot, split, title, verdict
+from attnsweep.report.verdict import verdict
+from attnsweep.report.words import RULE, no_plot, split, title
 
 METHOD = (
     "Each measurement ran alone in a process of its own. Outputs are compared with a reference of higher "

@@ -6,7 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from attnsweep.report.aggregate import PRECISION
-from attnsweep.report.derive import Section
+from attnsweep.report.sections import Section
 from attnsweep.report.styles import drawable
 from attnsweep.report.text import listing
 from attnsweep.report.words import constants, title

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NoReturn
 from attnsweep.errors import ConfigError
 
 if TYPE_CHECKING:
-    from attnsweep.report.derive import Derived
     from attnsweep.report.html import Content
     from attnsweep.report.load import Loaded
+    from attnsweep.report.sections import Derived
 
 
 class _Parser(argparse.ArgumentParser):

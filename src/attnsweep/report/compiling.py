@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from statistics import median
 
-from attnsweep.report.derive import Derived
 from attnsweep.report.load import Row
+from attnsweep.report.sections import Derived
 from attnsweep.report.tables import Cell, Column, Table
 from attnsweep.report.text import digits
 

@@ -7,7 +7,7 @@ import io
 from typing import Any
 
 from attnsweep.report.aggregate import Measurement
-from attnsweep.report.derive import CASE_FIELDS, CaseRow, Derived, Section
+from attnsweep.report.sections import CASE_FIELDS, CaseRow, Derived, Section
 from attnsweep.report.sustained import reasons, under_load
 from attnsweep.report.text import csv_text
 

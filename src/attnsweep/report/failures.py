@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 
 from attnsweep.errors import Status
-from attnsweep.report.derive import Derived
+from attnsweep.report.sections import Derived
 from attnsweep.report.tables import Cell, Column, Table
 from attnsweep.report.text import count, cut, line
 

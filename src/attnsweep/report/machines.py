@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from attnsweep.report.derive import Derived
 from attnsweep.report.load import Row, moment
+from attnsweep.report.sections import Derived
 from attnsweep.report.tables import Cell, Column, Table
 from attnsweep.report.text import line, listing, span
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from string import ascii_lowercase
 
 from attnsweep.report.aggregate import PRECISION, Measurement
-from attnsweep.report.derive import Derived, Section, Standing
+from attnsweep.report.sections import Derived, Section, Standing
 from attnsweep.report.text import line
 
 MEANINGS = {
@@ -33,6 +33,7 @@ MEANINGS = {
     "ceiling": "a bound to compare with, not attention: not ranked",
     "partial": "some processes of this cell failed: the number is of the others",
     "versions": "the processes ran different versions of the library",
+    "other_gpu": "another GPU of the same model measured it than most of its case: no two are equally fast",
     "superseded": "older measurements of the same exist (another sweep, machine or software) and are not in the number",
     "mixed versions": "the mean goes over cases that were measured with different versions of the library",
 }

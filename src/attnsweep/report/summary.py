@@ -6,23 +6,21 @@ from collections import Counter, defaultdict
 
 from attnsweep.errors import Status
 from attnsweep.report.aggregate import NOT_RANKED
-from attnsweep.report.derive import CaseRow, Derived, Section
+from attnsweep.report.ceilings import about_ceilings, ceilings, of_fastest
 from attnsweep.report.notes import Footnotes
+from attnsweep.report.sections import CaseRow, Derived, Section
 from attnsweep.report.tables import Cell, Column, Table
 from attnsweep.report.text import count, digits, times
+from attnsweep.report.verdict import together
 from attnsweep.report.words import (
-    about_ceilings,
-    ceilings,
     constants,
     field_value,
     floor,
     half_width,
     intervals,
-    of_fastest,
     shown_fields,
     timers,
     title,
-    together,
 )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from attnsweep.report.aggregate import PRECISION, Measurement, measure, unbeaten
-from attnsweep.report.derive import CaseRow, Section
 from attnsweep.report.notes import MEANINGS, Footnotes
+from attnsweep.report.sections import CaseRow, Section
 from attnsweep.report.tables import Cell, Column, Table
 from attnsweep.report.text import count, digits, line, listing, more
 from attnsweep.report.words import field_value, half_width, shown_fields, title

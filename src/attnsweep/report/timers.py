@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attnsweep.report.aggregate import Measurement
-from attnsweep.report.derive import Section
+from attnsweep.report.sections import Section
 from attnsweep.report.tables import Cell, Column, Table
 from attnsweep.report.text import digits, more
 from attnsweep.report.words import field_value, shown_fields, title

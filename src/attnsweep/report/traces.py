@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from attnsweep.report.aggregate import Measurement
 from attnsweep.report.captions import names, set_heading
-from attnsweep.report.derive import CaseRow, Section
 from attnsweep.report.load import Row
+from attnsweep.report.sections import CaseRow, Section
 from attnsweep.report.styles import Style, drawable
 from attnsweep.report.sustained import under_load
 from attnsweep.report.text import digits, listing, more

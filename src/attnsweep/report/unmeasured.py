@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from attnsweep.errors import FAILURES, Status
-from attnsweep.report.derive import CaseRow
+from attnsweep.report.sections import CaseRow
 from attnsweep.report.styles import Style
 
 if TYPE_CHECKING:

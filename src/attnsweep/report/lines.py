@@ -1,0 +1,139 @@
+"""Lines against the axis: small multiples of one measure, with what bounds it and what failed."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from attnsweep.report import scales, unmeasured
+from attnsweep.report.bounds import CEILING, ceiling_points, draw_peak, peak_of
+from attnsweep.report.captions import names, set_heading
+from attnsweep.report.measures import Measure
+from attnsweep.report.sections import CaseRow, Section
+from attnsweep.report.styles import Style, drawable
+from attnsweep.report.words import field_value, shown_fields
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: The most lines of a figure, the best standings'.
+LINES = 32
+
+
+def panels_of(section: Section, cases: list[CaseRow]) -> dict[str, list[CaseRow]]:
+    """The cases by what varies beside the axis, each group under its title."""
+    axis = section.key.axis
+    beside = []
+    for name in shown_fields(section):
+        values: dict[float | None, set[str]] = defaultdict(set)
+        for case in cases:
+            values[case.axis_value].add(field_value(case, name, axis))
+        if name != axis and any(len(several) > 1 for several in values.values()):
+            beside.append(name)
+    groups: dict[tuple[str, ...], list[CaseRow]] = defaultdict(list)
+    for case in sorted(cases, key=lambda case: [_natural(case.fields.get(name)) for name in beside]):
+        groups[tuple(f"{name} {field_value(case, name, axis)}" for name in beside)].append(case)
+    return {", ".join(key): sorted(group, key=lambda one: one.axis_value or 0) for key, group in groups.items()}
+
+
+def _natural(value: Any) -> tuple[float, str]:
+    return (float(value), "") if isinstance(value, (int, float)) else (math.inf, str(value))
+
+
+def line_plot(
+    section: Section, panels: dict[str, list[CaseRow]], measure: Measure, styles: dict[str, Style], more: int
+) -> Figure:
+    """Small multiples of one measure, with one legend beside them; `more` panels are drawn nowhere, which it says."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.lines import Line2D
+
+    labels = [standing.label.text for standing in section.standings[:LINES]]
+    shown = names(section)[:LINES]
+    columns = 2 if len(panels) == 4 else min(len(panels), 3)
+    rows = math.ceil(len(panels) / columns)
+    legend = 0.7 + 0.073 * max((len(text) for text in [*shown, "measured ceiling"]), default=0)
+    height = max(rows * 2.9 + 0.9, 0.9 + 0.205 * (len(labels) + 3) + 0.5)
+    wide = 5.2 if columns == 1 else 3.6
+    width = columns * wide + legend + 0.2
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 1 - legend / width, 1))
+    figure = Figure(figsize=(width, height), layout=layout)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    axes = [ax for row in grid for ax in row]
+    reached: list[float] = []
+    for ax, (name, cases) in zip(axes, panels.items(), strict=False):
+        reached += _panel(ax, cases, labels, measure, styles)
+        scales.set_x(ax, sorted({case.axis_value for case in cases if case.axis_value is not None}), wide - 0.6)
+        ax.set_title(drawable(name), loc="left")
+        ax.set_xlabel(_axis_title(section.key.axis))
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    for row in grid:
+        row[0].set_ylabel(measure.axis)
+    bounds = {name: ceiling_points(cases, measure, reached) for name, cases in panels.items()}
+    for ax, bound in zip(axes, bounds.values(), strict=False):
+        ax.plot(*zip(*bound, strict=True), **CEILING)
+    ceiling = [value for bound in bounds.values() for _, value in bound if math.isfinite(value)]
+    peak = peak_of(section, measure, max(reached, default=0.0))
+    above = unmeasured.strip(list(panels.values()), labels)
+    scales.set_y(axes[: len(panels)], measure, [*reached, *ceiling, *([peak] if peak else [])], above)
+    for ax, cases in zip(axes, panels.values(), strict=False):
+        unmeasured.draw(ax, cases, labels, styles, above)
+    if peak:
+        draw_peak(axes[: len(panels)], peak)
+    left = len(section.standings) - len(labels)
+    told = [] if measure.timed else ["device memory with inputs and outputs"]
+    told += [f"{left} slower not drawn"] if left > 0 else []
+    told += [f"{more} more panels not drawn"] if more > 0 else []
+    set_heading(figure, section, width, "; ".join(told), timed=measure.timed)
+    handles = [Line2D([], [], **styles[text].line_options()) for text in labels]
+    if ceiling:
+        handles.append(Line2D([], [], **CEILING))
+        shown.append("measured ceiling")
+    every = [case for cases in panels.values() for case in cases]
+    for marker, words in dict.fromkeys(mark for _, _, mark in unmeasured.failures_of(every, labels)):
+        handles.append(Line2D([], [], color="#444444", marker=marker, markeredgewidth=1.6, linestyle="none"))
+        shown.append(words)
+    figure.legend(
+        handles,
+        shown,
+        title="fastest first",
+        title_fontsize=8.5,
+        alignment="left",
+        loc="upper left",
+        bbox_to_anchor=(1 - legend / width, 1 - 0.45 / height),
+        handlelength=3.2,
+    )
+    return figure
+
+
+def _panel(
+    ax: Axes, cases: list[CaseRow], labels: list[str], measure: Measure, styles: dict[str, Style]
+) -> list[float]:
+    """Draw one panel's lines with their intervals; every value reached is returned."""
+    reached: list[float] = []
+    for text in labels:
+        points = []
+        for case in cases:
+            one = case.ranked.get(text)
+            middle = None if one is None else measure.value(one, one.latency_ms)
+            if one is None or middle is None:
+                # A gap in the line: nothing is drawn between the neighbours of a case that failed.
+                points.append((case.axis_value, math.nan, math.nan, math.nan))
+                continue
+            ends = (one.interval.low, one.interval.high) if one.interval and measure.timed else (None, None)
+            low, high = (measure.value(one, end) or middle for end in ends)
+            points.append((case.axis_value, middle, low, high))
+        at, middles, lows, highs = zip(*points, strict=True)
+        reached += [value for value in (*middles, *lows, *highs) if math.isfinite(value)]
+        ax.plot(at, middles, **styles[text].line_options())
+        ax.fill_between(at, lows, highs, color=styles[text].colour, alpha=0.22, linewidth=0)
+    return reached
+
+
+def _axis_title(axis: str) -> str:
+    """The axis with its unit: every length is in tokens, a resolution in pixels."""
+    unit = " (tokens)" if axis.endswith("_len") else " (px)" if axis == "resolution" else ""
+    return drawable(axis or "axis", 30) + unit

@@ -1,0 +1,201 @@
+"""Who is fastest, and by how much, in words that claim nothing that the intervals do not carry."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from attnsweep.report.aggregate import FLOOR
+from attnsweep.report.labels import Label
+from attnsweep.report.notes import LOAD
+from attnsweep.report.sections import CaseRow, Section, Standing
+from attnsweep.report.standings import geometric_mean
+from attnsweep.report.text import count, digits, listing, times
+from attnsweep.report.words import relative_half_width
+
+#: Half-width of an interval, as a fraction, from which the verdict warns of its ratios.
+ROUGH = 0.1
+
+
+def verdict(section: Section) -> str:
+    """Who is fastest, in one or two sentences, claiming nothing that the intervals do not carry."""
+    cases = section.rankable
+    total = len(cases)
+    if not total:
+        return f"Nothing is ranked in {count(len(section.cases), 'case')}: see the failures."
+    quantised = _quantised(section)
+    if len(section.contenders) == 1:
+        only = section.contenders[0]
+        where = "" if len(section.standings) == 1 else _own_precision(section)
+        said = [f"{only.label.text} alone has a result{where} ({only.cases} of {count(len(section.cases), 'case')})"]
+        return ". ".join(said + quantised) + "."
+    said = _leaders(section)
+    own = section.contenders[0].precision
+    ties = [case for case in cases if len(case.fastest) > 1 and case.precision == own]
+    if ties:
+        number = "is a tie" if len(ties) == 1 else "are ties"
+        sentence = f"{len(ties)} of {count(total, 'case')} {number} {_among(section, ties)}"
+        if not said:
+            sentence += _gain(section, _foremost(section, ties))
+        said.append(sentence)
+        if len(said) == 1 and len(ties) == total:
+            said += _next(section, _foremost(section, ties), {text for case in ties for text in case.fastest})
+    if any(_unsure(case) for case in cases):
+        said.append(f"Some of these have no interval: differences above {100 * FLOOR:g} % were taken for real")
+    if len(cases) < len(section.cases):
+        missing = len(section.cases) - len(cases)
+        said.append(f"{count(missing, 'case')} {'has' if missing == 1 else 'have'} no result at all")
+    return ". ".join(said + quantised) + "."
+
+
+def _own_precision(section: Section) -> str:
+    """Whose results a verdict is about, where there are others too."""
+    precision = section.contenders[0].precision
+    return f" in precision {precision}" if precision else " in the case's own precision"
+
+
+def _quantised(section: Section) -> list[str]:
+    """Sentences on quantised results: the best of them against the fastest of the others; none where there is none."""
+    quantised = {one.label.text: one.precision for one in section.standings if one.precision}
+    if not quantised:
+        return []
+    classes = listing(list(dict.fromkeys(quantised.values())))
+    if section.contenders[0].precision:
+        return [f"All of it is quantised ({classes}): nothing is ranked in the case's own precision"]
+    ratios: dict[str, list[float]] = {text: [] for text in quantised}
+    for case in section.rankable:
+        for text in ratios.keys() & case.ranked.keys():
+            if not case.precision:
+                ratios[text].append(case.ratio(text, case.fastest[0]) or 1.0)
+    compared = {text: found for text, found in ratios.items() if found}
+    if not compared:
+        return [f"Nothing that is quantised ({classes}) has a case in common with a result in the case's own precision"]
+    best = max(compared, key=lambda text: (len(compared[text]), geometric_mean(compared[text])))
+    number, total = len(compared[best]), len(section.rankable)
+    over = f" over {number} of {total}" if number < total else ""
+    kinds = f"Of the quantised {best}" if len(quantised) > 1 else f"Quantised, {best}"
+    speed = times(geometric_mean(compared[best]))
+    said = [f"{kinds} ({quantised[best]}) has {speed} the speed of the fastest that is not (geometric mean{over})"]
+    only = sum(bool(case.precision) for case in section.rankable)
+    if only:
+        said.append(f"{count(only, 'case')} {'has' if only == 1 else 'have'} a quantised result only")
+    return said
+
+
+def _leaders(section: Section) -> list[str]:
+    """Sentences on who wins most cases; none where every case is a tie."""
+    total = len(section.rankable)
+    most = max(one.wins + one.unopposed for one in section.contenders)
+    leaders = [one for one in section.contenders if one.wins + one.unopposed == most]
+    if not most:
+        return []
+    if len(leaders) > 1:
+        names = listing([one.label.text for one in leaders])
+        return [f"{names} are fastest in {most} of {count(total, 'case')} each"]
+    leader = leaders[0]
+    text = leader.label.text
+    said = f"{text} is fastest in {most} of {count(total, 'case')}"
+    if leader.ties:
+        said += f" and tied for it in {leader.ties}"
+    sentences = [said + _gain(section, text)]
+    sentences += _next(section, text, {text})
+    rough = [name for name in dict.fromkeys((text, section.baseline)) if name and _widest(section, name) > ROUGH]
+    if rough:
+        widths = [f"{name} to ±{digits(100 * _widest(section, name), 2)}%" for name in rough]
+        sentences.append(f"Ratios are rough: the worst case is known for {listing(widths)}")
+    marks = dict.fromkeys(
+        mark
+        for case in section.rankable
+        if text in case.fastest
+        for mark in case.measured[text].marks
+        if mark not in LOAD
+    )
+    if marks:
+        sentences.append(f"Marks on {text}: {', '.join(marks)}")
+    return sentences
+
+
+def _widest(section: Section, text: str) -> float:
+    """The largest of a label's half-widths over a table."""
+    return max(
+        (relative_half_width(case.ranked[text]) or 0.0 for case in section.rankable if text in case.ranked), default=0.0
+    )
+
+
+def _foremost(section: Section, ties: list[CaseRow]) -> str:
+    """The label that is tied for the fastest most often; of equals one with a kernel of its own, then the best."""
+    tied = Counter(text for case in ties for text in case.fastest)
+    borrowed = {text for case in ties for text in case.fastest if "substituted" in case.measured[text].marks}
+    places = {standing.label.text: place for place, standing in enumerate(section.standings)}
+    return min(tied, key=lambda text: (-tied[text], text in borrowed, places[text]))
+
+
+def _among(section: Section, ties: list[CaseRow]) -> str:
+    """Who is tied: both names of a pair, else one name and how many others."""
+    tied = list(dict.fromkeys(text for case in ties for text in case.fastest))
+    if len(tied) == 2 and not _akin([section.labels[text] for text in tied]):
+        return f"among {listing(tied)}"
+    first = _foremost(section, ties)
+    others = [len(case.fastest) - 1 for case in ties if first in case.fastest]
+    upto = "up to " if len(set(others)) > 1 else ""
+    where = f" in {len(others)} of them" if len(others) < len(ties) else ""
+    return f"for the fastest: {first} is tied with {upto}{count(max(others), 'other')}{where}"
+
+
+def _gain(section: Section, text: str) -> str:
+    """How much faster than the baseline a label is, as the end of a sentence; empty where it is not known."""
+    standing = next(one for one in section.standings if one.label.text == text)
+    if standing.speedup is None or section.baseline == text:
+        return ""
+    total = len(section.rankable)
+    over = f" over {standing.speedup_cases} of {total}" if standing.speedup_cases < total else ""
+    return f", {times(standing.speedup)} the speed of {section.baseline} (geometric mean{over})"
+
+
+def _next(section: Section, text: str, leading: set[str]) -> list[str]:
+    """A sentence on the best standing that is not `leading`, against `text`; none unless both have every case."""
+    complete = {standing.label.text for standing in section.contenders if standing.complete}
+    after = next((one.label.text for one in section.contenders if one.complete and one.label.text not in leading), None)
+    if after is None or text not in complete:
+        return []
+    ratio = geometric_mean([case.ratio(text, after) or 1.0 for case in section.rankable])
+    if ratio <= 1 - 5e-4:
+        return [f"In the mean over all cases {after} is faster and takes {digits(100 * (1 - ratio), 2)} % less time"]
+    # How far behind the baseline is has been said.
+    return [f"Next is {after}" + ("" if after == section.baseline else f", {_behind(ratio)}")]
+
+
+def _behind(ratio: float) -> str:
+    """How a time compares with the leader's, of which it is `ratio`, not below 1: a percentage below a tenth."""
+    if ratio >= 1.1:
+        return f"which takes {times(ratio)} its time"
+    return "equally fast in the mean" if ratio < 1 + 5e-4 else f"{digits(100 * (ratio - 1), 2)} % slower"
+
+
+def _unsure(case: CaseRow) -> bool:
+    """Whether a case was decided without an interval of the fastest."""
+    interval = case.measured[case.fastest[0]].interval
+    return interval is not None and interval.kind == "none" and len(case.rivals(case.fastest[0])) > 1
+
+
+def together(labels: list[Label]) -> str:
+    """The labels of a case's `fastest` in a few words; all names only for a pair of different implementations."""
+    first = labels[0]
+    if len(labels) == 1:
+        return first.text
+    if len(labels) == 2 and not _akin(labels):
+        return f"tie: {first.text}, {labels[1].text}"
+    return f"{first.text}, tied with {count(len(labels) - 1, 'other')}"
+
+
+def _akin(labels: list[Label]) -> bool:
+    """Whether the labels are one implementation in different compile modes."""
+    return len({(label.impl, label.variant, label.version) for label in labels}) == 1
+
+
+def placed(standing: Standing, total: int) -> str:
+    """A standing's wins as a short text for a plot: 5 wins, 1 tie of 6."""
+    parts = [count(standing.wins, "win")] if standing.wins or not (standing.ties or standing.unopposed) else []
+    parts += [count(standing.ties, "tie")] if standing.ties else []
+    parts += [f"{standing.unopposed} unopposed"] if standing.unopposed else []
+    among = f" in {standing.precision}" if standing.precision else ""
+    return f"{', '.join(parts)} of {total}{among}"

@@ -1,0 +1,73 @@
+"""The verdict names who is fastest, and claims nothing that the data do not carry."""
+
+from __future__ import annotations
+
+from report_records import decode, prefill
+from test_report_derive import failed, only, row, standing
+
+from attnsweep.errors import Status
+from attnsweep.report.verdict import verdict
+
+
+def test_a_tie_of_many_or_of_one_implementation_is_said_in_short() -> None:
+    """The first by name and how many others; the next is the first that is really slower."""
+    pair = [row("fa2", 1.0), row("fa2", 1.001, compile="default"), row("naive", 1.05)]
+    assert verdict(only(pair)) == (
+        "1 of 1 case is a tie for the fastest: fa2 is tied with 1 other, 1.05x the speed of naive (geometric mean). "
+        "Next is naive."
+    )
+    many = [row(impl, 1.0) for impl in ("a", "b", "c", "d")]
+    assert verdict(only(many)).startswith("1 of 1 case is a tie for the fastest: a is tied with 3 others")
+
+
+def test_a_winner_of_most_cases_may_be_slower_in_the_mean() -> None:
+    """Then it is not called the fastest without saying so: two wins by 20 % and a loss by a factor of four."""
+    points = [prefill(1, length) for length in (1024, 2048, 4096)]
+    found = [row("fa2", ms, point) for ms, point in zip((1.0, 1.0, 4.0), points, strict=True)]
+    found += [row("flex", ms, point) for ms, point in zip((1.2, 1.2, 1.0), points, strict=True)]
+    said = verdict(only(found))
+    assert said.startswith("fa2 is fastest in 2 of 3 cases")
+    assert "In the mean over all cases flex is faster and takes 29 % less time" in said
+
+
+def test_a_tie_is_not_named_after_a_borrowed_kernel() -> None:
+    """Where the compiler put another implementation's kernel in, that one is named."""
+    section = only([row("naive", 1.0, compile="default", flags=["substituted"]), row("cudnn", 1.001), row("x", 1.0)])
+    assert "cudnn is tied with 2 others" in verdict(section) or "x is tied with 2 others" in verdict(section)
+    assert "naive (default) is tied" not in verdict(section)
+
+
+def test_the_only_one_with_a_result_is_said_to_be_that() -> None:
+    """One implementation wins against nobody."""
+    section = only([row("fa2", 1.0), failed("naive")])
+    assert verdict(section) == "fa2 alone has a result (1 of 1 case)."
+    assert (standing(section, "fa2").wins, standing(section, "fa2").unopposed) == (0, 1)
+
+
+def test_failures_alone_make_a_table_without_a_winner() -> None:
+    """All statuses but ok: nothing is ranked, and the verdict says so."""
+    section = only([failed("fa2", status, decode(1, 2048)) for status in Status if status is not Status.OK])
+    assert section.standings == ()
+    assert verdict(section) == "Nothing is ranked in 1 case: see the failures."
+
+
+def test_the_verdict_names_winner_speed_baseline_and_marks() -> None:
+    """All in one sentence or two; a fall-back is not hidden behind a win."""
+    section = only([row("fa2", 1.0, flags=["fallback"]), row("flex", 1.5), row("naive", 3.0)])
+    assert verdict(section) == (
+        "fa2 is fastest in 1 of 1 case, 3.00x the speed of naive (geometric mean). "
+        "Next is flex, which takes 1.50x its time. Marks on fa2: fallback."
+    )
+
+
+def test_the_verdict_warns_of_rough_ratios() -> None:
+    """A factor over a baseline that is known to 40 % is not a factor to quote."""
+    section = only([row("fa2", 1.0), row("naive", 3.0, width=0.4)])
+    assert "Ratios are rough: the worst case is known for naive to ±40%." in verdict(section)
+    assert "rough" not in verdict(only([row("fa2", 1.0), row("naive", 3.0)]))
+
+
+def test_a_win_without_an_interval_is_not_claimed_to_be_sure() -> None:
+    """Kernel time of one process has no interval, and the reader is told what that means."""
+    rows = [row("fa2", 1.0, timer="graph", kernel_ms=0.6), row("jax", 2.0, kernel_ms=0.9)]
+    assert verdict(only(rows)).endswith("Some of these have no interval: differences above 2 % were taken for real.")
