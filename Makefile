@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two test processes, each file in one of them: many tests wait, and few need a core to themselves.
+PARALLEL := -n 2 --dist loadfile
 # CUPTI shows which kernels ran; it is of use only where a driver is.
 EXTRAS := dev,cluster,envs,hub,jax$(shell command -v nvidia-smi >/dev/null 2>&1 && printf ',cupti')
 
@@ -23,7 +25,7 @@ demo: $(VENV)/.installed
 	@echo "The report: $(CURDIR)/outputs/quickstart/report/report.html"
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(PARALLEL)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
@@ -34,7 +36,7 @@ lint: $(VENV)/.installed
 check: lint test
 
 slow: $(VENV)/.installed
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow $(PARALLEL)
 
 gpu: $(VENV)/.installed
 	$(BIN)/python -m pytest -q -m gpu tests

@@ -16,12 +16,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults-table", default=None, metavar="FILE", help="write the faults seen, as Markdown")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def signals_as_in_a_terminal() -> None:
+def _as_in_a_terminal() -> None:
     """A runner in the background ignores SIGINT, or SIGHUP, and what it starts inherits that; tests send both."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_as_in_a_terminal() -> None:
+    """Before what a module's tests share is made."""
+    _as_in_a_terminal()
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before_a_command_that_one_ended(signals_as_in_a_terminal: None) -> None:
+    """Such a command ignores them from then on; here its process goes on, to the next test."""
+    _as_in_a_terminal()
 
 
 @pytest.fixture(scope="session", autouse=True)

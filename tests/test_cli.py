@@ -611,3 +611,11 @@ def test_a_signal_in_an_import_waits_until_that_is_over(tmp_path: Path, name: st
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stderr) == (128 + signal.Signals[name], "")
     assert (tmp_path / "imported").read_text() == "whole"
+
+
+@pytest.mark.parametrize(("code", "after"), [(129, signal.SIG_IGN), (1, signal.SIG_DFL), (0, signal.SIG_DFL)])
+def test_a_second_signal_does_not_change_how_a_sweep_ended_by_one_ends(code: int, after: signal.Handlers) -> None:
+    """The sweep heard the first one itself; the process is on its way out with its exit code."""
+    with cli._interrupting() as over:
+        over(code)
+    assert signal.getsignal(signal.SIGHUP) is after

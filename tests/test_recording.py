@@ -340,6 +340,7 @@ def test_an_unsupported_cell_is_recorded_without_a_process(tmp_path: Path) -> No
     assert (values["status"], values["reason"]) == ("unsupported", "head_dim 512 is above 256")
     assert values["started_at"].endswith("+00:00")
     assert values["wall_s"] is None
+    assert values["gpu_uuid"] is None
     assert values["command"].startswith("attnsweep ")
 
 

@@ -151,11 +151,11 @@ def test_unsupported_cells_are_recorded_without_a_process(tmp_path: Path, answer
 
 
 def test_what_is_known_to_be_missing_is_recorded_without_a_process(tmp_path: Path, answered: Answered) -> None:
-    """A library that is not in this interpreter; where a PYTHONPATH of its own may show it, a process looks."""
+    """A library that is not in this interpreter; where variables of its own may show it, a process looks."""
     fake = answered(ok)
     library: dict[str, Any] = {"_target_": "attnsweep.impls.FunctionAttention", "function": "no_such_library.attention"}
     library["arguments"] = {"causal": "causal"}
-    elsewhere = {**library, "env": {"variables": {"PYTHONPATH": "/somewhere"}}}
+    elsewhere = {**library, "env": {"variables": {"PYTHONUSERBASE": "/somewhere"}}}
     assert run(tmp_path, combination(), combination(impl=impl("b", **library))) == 0
     assert len(fake.ran) == 6
     absent = [row for row in rows(tmp_path) if row["impl"] == "b"]

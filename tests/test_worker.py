@@ -131,11 +131,11 @@ def test_whatever_is_raised_is_a_status_with_its_reason(deed, status, reason):
 @pytest.mark.parametrize(
     ("later", "reason"),
     [
-        (None, "ValueError: the kernel said no"),
-        ("the kernel said no", "ValueError: the kernel said no"),
+        (None, "RuntimeError: cuDNN said no"),
+        ("cuDNN said no", "RuntimeError: cuDNN said no"),
         (
             "CUDA error: an illegal memory access was encountered\nCompile with",
-            "ValueError: the kernel said no; the GPU says: CUDA error: an illegal memory access was encountered",
+            "RuntimeError: cuDNN said no; the GPU says: CUDA error: an illegal memory access was encountered",
         ),
     ],
 )
@@ -150,7 +150,8 @@ def test_what_a_gpu_says_after_an_error_is_told_once(monkeypatch, later, reason)
             raise RuntimeError(later)
 
     monkeypatch.setattr(story.framework, "synchronize", synchronize)
-    assert story.status_of(ValueError("the kernel said no")) == ("error", reason)
+    assert story.status_of(RuntimeError("cuDNN said no")) == ("error", reason)
+    assert story.status_of(RuntimeError("no")) == ("error", "RuntimeError: no")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -31,8 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     HYDRA_FULL_ERROR=1 in the environment shows the traceback of a mistake.
     """
     try:
-        with _interrupting():
-            return _main(list(sys.argv[1:] if argv is None else argv))
+        with _interrupting() as over:
+            code = _main(list(sys.argv[1:] if argv is None else argv))
+            over(code)
+            return code
     except KeyboardInterrupt as interrupt:
         # Ctrl-C, importing included; or a task of another launcher whose sweep a signal ended, with its exit code
         return int(interrupt.args[0]) if interrupt.args else 130
@@ -47,13 +49,19 @@ _AGAIN_S, _SWALLOWED_S = 0.01, 0.5
 
 
 @contextmanager
-def _interrupting() -> Iterator[None]:
+def _interrupting() -> Iterator[Callable[[int], None]]:
     """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt meanwhile: what is being built or asked is ended too.
 
-    One that comes in the middle of what is _UNDISTURBED waits until that is over. After it no other is heard: the
-    process ends. One that is ignored, or that somebody else handles, is left alone.
+    One that comes in the middle of what is _UNDISTURBED waits until that is over. After it no other is heard, nor after
+    one that the sweep itself heard (it is told the exit code): the process ends. One that is ignored, or that somebody
+    else handles, is left alone.
     """
     asked = alarms = None
+
+    def over(code: int) -> None:
+        nonlocal asked
+        if asked is None and code > 128:
+            asked = code - 128
 
     def handler(number: int, frame: FrameType | None) -> None:
         nonlocal asked, alarms
@@ -77,7 +85,7 @@ def _interrupting() -> Iterator[None]:
     for number in ours:
         signal.signal(number, handler)
     try:
-        yield
+        yield over
     finally:
         for number, before in ours.items():
             signal.signal(number, before if asked is None else signal.SIG_IGN)

@@ -32,6 +32,7 @@ def write_known(cell: Cell, status: Status, reason: str, folder: Path) -> Record
     record = Record(
         {
             **cell.columns,
+            "gpu_uuid": None,  # of several GPUs none has seen it
             "status": status.value,
             "reason": cut_paths(reason),
             "started_at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),

@@ -60,8 +60,8 @@ def begun(plan: Plan) -> dict[str, str]:
         for path in sorted(plan.cells_folder.glob("*.parquet")):
             # A record that cannot be read says nothing of where it was measured
             with suppress(RecordError):
-                for row in records.read([path]).select(["case", "gpu_uuid"]).to_pylist():
-                    if row["gpu_uuid"] is not None:
+                for row in records.read([path]).select(["case", "gpu_uuid", "latency_ms"]).to_pylist():
+                    if None not in (row["gpu_uuid"], row["latency_ms"]):
                         measured.setdefault(row["case"], Counter())[row["gpu_uuid"]] += 1
     return {case: uuids.most_common(1)[0][0] for case, uuids in measured.items()}
 

@@ -206,12 +206,13 @@ def _missing(planned: Plan) -> dict[str, str]:
 
 def why_missing(impl: dict[str, Any], where: Interpreter) -> str | None:
     """Why an implementation cannot run where it is meant to, or None; of another interpreter only whether it exists, or
-    can be built, and nothing where a PYTHONPATH of its own may show what is not seen from here.
+    can be built, and nothing where variables of its own may show what is not seen from here.
     """
     from attnsweep.pool import pyenv
 
     if where.own:
-        return None if "PYTHONPATH" in dict(where.variables) else impls.why_missing(impl)
+        hidden = any(name == "HOME" or name.startswith("PYTHON") for name, _ in where.variables)
+        return None if hidden else impls.why_missing(impl)
     if where.recipe is not None and not where.recipe.built:
         return uvenv.INSTALL_UV if uvenv.uv() is None else None
     return pyenv.why_missing(where.python)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+import sys
 from abc import ABC, abstractmethod
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec, NamespaceLoader
 from typing import Any, Callable, ClassVar
 
 from attnsweep import frameworks, metrics
@@ -205,18 +206,20 @@ class Attention(ABC):
         )
 
     def why_missing(self) -> str | None:
-        """Why the library is not in this interpreter, or None; looks for it without importing it."""
+        """Why the library is not in this interpreter, or None, also where only an import could tell: none is made."""
         if self.module is None:
             return None
         name, *below = self.module.split(".")
-        spec = importlib.util.find_spec(name)
-        for part in below:
-            # Not find_spec of the whole name, which would import the packages above
-            if spec is None or spec.submodule_search_locations is None:
-                break
-            name = f"{name}.{part}"
-            spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
-        return self.install(f"No module named {name!r}") if spec is None else self._only_folder(spec)
+        try:
+            spec = importlib.util.find_spec(name)
+            for part in below:
+                if spec is None or spec.submodule_search_locations is None:
+                    break
+                name = f"{name}.{part}"
+                spec = _find(name, list(spec.submodule_search_locations))
+        except (KeyError, ValueError):  # below a folder without __init__.py; __main__
+            return None
+        return self.install(f"No module named {name!r}") if spec is None else self._only_folder(self.module, spec)
 
     def install(self, why: str) -> str:
         """A sentence that says what is missing and how to get it."""
@@ -231,16 +234,25 @@ class Attention(ABC):
             module = importlib.import_module(name)
         except ImportError as error:
             raise Missing(self.install(f"{name} cannot be imported ({error})")) from error
-        why = self._only_folder(getattr(module, "__spec__", None))
+        why = self._only_folder(name, getattr(module, "__spec__", None))
         if why is not None:
             raise Missing(why)
         return module
 
-    def _only_folder(self, spec: ModuleSpec | None) -> str | None:
-        """Why a package without a file is no library, or None: to Python any folder of its name is such a package."""
-        if spec is None or spec.origin is not None or not spec.submodule_search_locations:
+    def _only_folder(self, module: str, spec: ModuleSpec | None) -> str | None:
+        """Why `module` is no library, or None: a folder of that name passes for a package with Python."""
+        if spec is None or spec.name != module or not isinstance(spec.loader, NamespaceLoader | None):
             return None
-        return self.install(f"{spec.name} is only a folder ({next(iter(spec.submodule_search_locations))})")
+        return self.install(f"{module} is only a folder ({next(iter(spec.submodule_search_locations or ['']))})")
+
+
+def _find(name: str, folders: list[str]) -> ModuleSpec | None:
+    """What an import of a package's module would find; importlib.util.find_spec would import the package."""
+    for finder in sys.meta_path:
+        spec = finder.find_spec(name, folders)
+        if spec is not None:
+            return spec
+    return None
 
 
 class FunctionAttention(Attention):

@@ -65,13 +65,16 @@ def rows_contiguous(x: torch.Tensor) -> torch.Tensor:
 def copied_by_engine(*matrices: torch.Tensor) -> bool:
     """Whether `described` can make descriptors of these (B, H, S, D), last axis contiguous, for the GPU's copy engine.
 
-    The engine (TMA, sm_90 on) takes addresses in steps of 16 bytes. Lets Triton allocate memory for the descriptors.
+    The engine (TMA, sm_90 on, Triton 3.4 on) takes addresses in steps of 16 bytes. Lets Triton allocate memory for the
+    descriptors. In code that torch.compile traces nothing tells where memory begins: there the caller answers for that.
     """
+    if not hasattr(tl, "make_tensor_descriptor"):
+        return False
     if not all(x.dtype != torch.float32 and all(stride % 8 == 0 for stride in x.stride()[:3]) for x in matrices):
         return False
     if not INTERPRETED and torch.cuda.get_device_properties(matrices[0].device).major < 9:
         return False
-    # In compiled code both are Inductor's business: the address of what it is given, and memory
+    # In compiled code memory is Inductor's business
     if not torch.compiler.is_compiling():
         if any(x.data_ptr() % 16 for x in matrices):
             return False
