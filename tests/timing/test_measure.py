@@ -156,6 +156,17 @@ def test_blocks_count_once_a_step_is_over():
     assert not found.flags
 
 
+def test_a_step_while_samples_count_is_flagged():
+    """A GPU that becomes 4 % faster 250 ms on, for good: the median is of one side, and the row says so."""
+    gpu = FakeGpu()
+    start = gpu.clock.now
+    gpu.kernel_s = lambda now: 1e-4 if now - start < 0.25 else 0.96e-4
+    gpu.capturable = False
+    found = measured(gpu, target=0.005, min_time_s=0.6)
+    assert found.flags == {"stepped"}
+    assert found.columns["latency_ms"] == pytest.approx(0.096)
+
+
 def loaded(gpu, calls_per_step=1, sm_clock=None, **rule):
     """The sustained columns of a call on a fake GPU, and their window."""
     chosen = {"soak_s": 1.0, "window_s": 0.5, "steady": 0.005, "cap_s": 4.0, **rule}

@@ -6,7 +6,7 @@ import statistics as stdlib
 
 import pytest
 
-from attnsweep.timing.statistics import mean_interval, median, median_interval, quantile
+from attnsweep.timing.statistics import level_shift, mean_interval, median, median_interval, quantile
 
 
 @pytest.mark.parametrize("values", [[3.0], [1.0, 2.0], [5.0, 1.0, 3.0], [4.0, 1.0, 2.0, 9.0]])
@@ -60,3 +60,19 @@ def test_ten_values_are_the_fewest_with_an_interval_of_the_mean():
     """One for each batch."""
     assert mean_interval([1.0] * 9) is None
     assert mean_interval([2.0] * 10) == (2.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "shift"),
+    [
+        ([5.0, 5.1, 5.2, 4.0, 4.1, 4.2], 0.8),
+        ([4.0, 4.1, 4.2, 5.0, 5.1, 5.2], 0.8),
+        ([4.0, 5.0, 4.0, 5.0, 4.0, 5.0], 0.0),
+        ([5.0, 5.0, 4.0, 4.0, 4.0, 4.0], 0.0),
+        ([5.0] * 6, 0.0),
+        ([1.0, 2.0], 0.0),
+    ],
+)
+def test_a_shift_is_the_gap_between_two_levels(values, shift):
+    """Down or up; not what goes back and forth, nor what too few values show."""
+    assert level_shift(values) == pytest.approx(shift)

@@ -26,6 +26,7 @@ MEANINGS = {
     "impure": "copies ran inside the timed call (into static inputs, to another layout or type): see Kernels",
     "no_room": "memory did not suffice for the load beside it",
     "unsettled": "the blocks had not settled when sampling began",
+    "stepped": "the time moved from one level to another while it was sampled, and the median is of one of them",
     "unsteady": "the load had not become steady within the time allowed",
     "foreign_process": "another process used the GPU",
     "gpu_busy": "the GPU was busy before the sweep began",

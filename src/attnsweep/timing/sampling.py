@@ -41,6 +41,8 @@ def sample(timer: Timer, clock: Clock, rule: IntervalRule, settle: SettleRule | 
     flags = timer.flags | ({"unstable"} if rule.why() == "time" else set())
     if settle is not None and not settle.settled():
         flags.add("unsettled")
+    if settle is not None and rule.stepped():
+        flags.add("stepped")
     known = [mhz for mhz in clocks if mhz is not None]
     counted = [mhz for mhz in clocks[skipped_blocks:] if mhz is not None]
     return {

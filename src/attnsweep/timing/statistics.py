@@ -32,6 +32,18 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[
     return None if cut is None else (ordered[cut], ordered[count - 1 - cut])
 
 
+def level_shift(values: Sequence[float], fewest: int = 3) -> float:
+    """How far apart two levels are that a series in order moved between, once and for good; 0 where it did not.
+
+    The widest gap that parts all values before some place from all after it, with `fewest` on either side.
+    """
+    shift = 0.0
+    for place in range(fewest, len(values) - fewest + 1):
+        before, after = values[:place], values[place:]
+        shift = max(shift, min(before) - max(after), min(after) - max(before))
+    return shift
+
+
 def mean(values: Sequence[float]) -> float:
     """The mean of at least one value."""
     return math.fsum(values) / len(values)

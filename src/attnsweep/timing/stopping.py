@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attnsweep.timing.statistics import mean, median, median_interval
+from attnsweep.timing.statistics import level_shift, mean, median, median_interval
 
 #: A slow call may take this many times the cap to reach the fewest blocks: an interval is worth the wait.
 _PATIENCE = 4
@@ -60,6 +60,10 @@ class IntervalRule:
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval of the median over block medians, or None with fewer than six."""
         return median_interval(self.block_medians)
+
+    def stepped(self) -> bool:
+        """Whether the blocks moved from one level to another, by more than `target`: their median is of either."""
+        return level_shift(self.block_medians) > self.target * median(self.block_medians)
 
 
 class SettleRule:
