@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -23,6 +21,7 @@ from attnsweep import devices, environment, identity, planning, pool, recording,
 from attnsweep.compose import Combination
 from attnsweep.devices import Device
 from attnsweep.errors import AttnsweepError, ConfigError, Status
+from attnsweep.folder_lock import held
 from attnsweep.plan import Cell
 from attnsweep.pool.ending import Ending
 from attnsweep.schema import PoolSettings
@@ -494,25 +493,12 @@ def test_a_folder_that_cannot_be_made_is_a_mistake(tmp_path: Path, answered: Ans
         run(tmp_path)
 
 
-# The lock
-
-
-def test_a_second_sweep_into_the_same_folder_is_refused_naming_the_holder(tmp_path: Path) -> None:
-    """By process, host and command; free again when the first is over, also after it died."""
-    with sweep.held(tmp_path):
-        with pytest.raises(ConfigError, match=f"process {os.getpid()} on .*name=") as caught, sweep.held(tmp_path):
-            pass
-        assert shlex.join(sys.argv) in str(caught.value)
-    with sweep.held(tmp_path):
-        pass
-
-
 def test_the_folder_is_held_while_cells_run_and_before_any_does(tmp_path: Path, answered: Answered) -> None:
     """The pool runs inside the lock; a sweep that is refused runs nothing."""
     refused = []
 
     def answer(cell: Cell) -> Ending:
-        with pytest.raises(ConfigError) as caught, sweep.held(tmp_path / "s"):
+        with pytest.raises(ConfigError) as caught, held(tmp_path / "s"):
             pass
         refused.append(caught.value)
         return ending(measured())
@@ -520,68 +506,9 @@ def test_the_folder_is_held_while_cells_run_and_before_any_does(tmp_path: Path, 
     fake = answered(answer)
     run(tmp_path)
     assert len(refused) == 6
-    with sweep.held(tmp_path / "s"), pytest.raises(ConfigError):
+    with held(tmp_path / "s"), pytest.raises(ConfigError):
         run(tmp_path, force=True)
     assert len(fake.ran) == 6
-
-
-def test_shards_and_a_launchers_jobs_share_the_folder(tmp_path: Path) -> None:
-    """Different shards side by side, never the same twice, and never beside a whole sweep."""
-    with sweep.held(tmp_path, shard=(1, 2)), sweep.held(tmp_path, shard=(2, 2)), sweep.held(tmp_path, shared=True):
-        with pytest.raises(ConfigError, match=f"process {os.getpid()}"), sweep.held(tmp_path, shard=(2, 2)):
-            pass
-        with pytest.raises(ConfigError, match="a shard of it or a launcher's job"), sweep.held(tmp_path):
-            pass
-    with sweep.held(tmp_path), pytest.raises(ConfigError), sweep.held(tmp_path, shared=True):
-        pass
-    with sweep.held(tmp_path):
-        pass
-
-
-def test_a_holder_that_was_killed_holds_nothing_and_is_not_named_later(tmp_path: Path) -> None:
-    """The kernel frees the lock with the process; its name does not stand for a later holder's."""
-    code = f"""
-import os, sys
-from pathlib import Path
-from attnsweep import sweep
-with sweep.held(Path({str(tmp_path)!r})):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert holder.stdin is not None
-    assert holder.stdout is not None
-    with holder, holder.stdout, holder.stdin:
-        assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(ConfigError, match=f"process {holder.pid} "), sweep.held(tmp_path):
-            pass
-        holder.kill()
-    assert json.loads((tmp_path / ".lock").read_text())["pid"] == holder.pid
-    with (
-        sweep.held(tmp_path, shared=True),
-        pytest.raises(ConfigError, match="a shard of it or a launcher's job"),
-        sweep.held(tmp_path),
-    ):
-        pass
-
-
-def test_a_lock_that_cannot_be_had_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder in its place, one that cannot be written, a file system without locks: a sentence with the way out."""
-    (tmp_path / ".lock").mkdir()
-    with pytest.raises(ConfigError, match=r"\.lock.* cannot be locked \(Is a directory\); give an output_dir="):
-        sweep.held(tmp_path).__enter__()
-    with pytest.raises(ConfigError, match="cannot be locked"):
-        sweep.held(Path("/proc/self")).__enter__()
-
-    def refuse(fd: int, how: int) -> None:
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr("fcntl.flock", refuse)
-    before = len(os.listdir("/proc/self/fd"))
-    (tmp_path / ".lock").rmdir()
-    with pytest.raises(ConfigError, match="Operation not supported"):
-        sweep.held(tmp_path).__enter__()
-    assert len(os.listdir("/proc/self/fd")) == before
 
 
 # The dry run
