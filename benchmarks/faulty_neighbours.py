@@ -30,7 +30,7 @@ def sweep(output_dir: Path, name: str, implementations: str) -> list[dict[str, o
         f"impl={implementations}", "scenario=prefill", "scenario.batch_size=4", f"scenario.seq_len={LENGTHS}",
         "timing=standard", "timing.sustained=false", "timing.replicates=1", "device=cuda", "gpus=[0]",
         "pool.timeout_s=15", "pool.grace_s=2", f"name={name}", f"output_dir={output_dir}",
-        "--config-dir", str(ROOT / "benchmarks/faults"),
+        "--config-dir", os.path.relpath(ROOT / "benchmarks/faults"),
     ]  # fmt: skip
     inherited = os.environ.get("PYTHONPATH", "")
     code = subprocess.run(

@@ -4,7 +4,7 @@
 # Then: attnsweep-report OUTPUT_DIR/<sweep>; for the part protocol also python benchmarks/protocol.py OUTPUT_DIR/*
 # The part protocol wants a GPU whose neighbours rest: processes of a decode step differ more while others work.
 set -uo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(dirname "$0") # as it was called: it becomes a part of each record's command
 out=${1:?a folder for the sweeps}
 part=${2:?protocol, compile, everything, autotune, fusion or grid}
 shift 2
