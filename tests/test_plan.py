@@ -254,12 +254,14 @@ def test_an_unsupported_compiled_cell_does_not_load_the_compiler(tmp_path: Path)
 
 
 def test_a_library_on_a_gpu_finds_the_compiler_imported(tmp_path: Path) -> None:
-    """Custom operators import it at their first call, in every cell: three seconds each."""
+    """Custom operators import it at their first call, in every cell: three seconds each. Not for what is not here."""
     library = impl("a", _target_="attnsweep.impls.FunctionAttention", function="json.loads", arguments={"c": "causal"})
     for device, more in ((GPU, COMPILER), (CPU, ())):
         planned = make(tmp_path, combination(impl=library), device=device)
         assert {cell.interpreter.preload for cell in planned.cells} == {("numpy", "torch", *more)}
-    assert {cell.interpreter.preload for cell in make(tmp_path, device=GPU).cells} == {("numpy", "torch")}
+    absent = combination(impl={**library, "distribution": "not-a-library"})
+    for planned in (make(tmp_path, device=GPU), make(tmp_path, absent, device=GPU)):
+        assert {cell.interpreter.preload for cell in planned.cells} == {("numpy", "torch")}
 
 
 def test_spawn_preloads_nothing(tmp_path: Path) -> None:

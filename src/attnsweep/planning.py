@@ -116,11 +116,14 @@ def _ordered(settings: Settings, drafts: Sequence[Draft], device: Device) -> lis
 
 def _loads_compiler(draft: Draft, device: Device) -> bool:
     """Whether a cell imports its framework's compiler, which takes seconds: to compile, or at the first call of a
-    library's custom operators (flash-attn's, xFormers').
+    library's custom operators (flash-attn's, xFormers'), where that library is here.
     """
+    impl = draft.combination.impl
     if draft.combination.compile.get("mode") is not None:
         return True
-    return device.kind == "cuda" and impls.build(draft.combination.impl).module is not None
+    if device.kind != "cuda" or impls.build(impl).module is None:
+        return False
+    return draft.version is not None or not impl.get("distribution")
 
 
 def _listed(reasons: Iterable[str], most: int = 5) -> str:
