@@ -217,7 +217,7 @@ def test_a_folder_that_happens_to_have_its_name_is_no_library(tmp_path, monkeypa
 def test_what_only_an_import_can_tell_is_not_called_missing(tmp_path, monkeypatch):
     """A module in a folder without __init__.py, one that an editable installation finds its own way, and __main__."""
     (tmp_path / "outer/inner").mkdir(parents=True)
-    (tmp_path / "outer/inner/library.py").write_text("def attention(q, k, v):\n    return v\n")
+    (tmp_path / "outer/inner/found.py").write_text("def attention(q, k, v):\n    return v\n")
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "edited").mkdir()
     (tmp_path / "edited/__init__.py").write_text("")
@@ -229,10 +229,10 @@ def test_what_only_an_import_can_tell_is_not_called_missing(tmp_path, monkeypatc
                 return importlib.machinery.ModuleSpec(name, importlib.machinery.BuiltinImporter, origin="elsewhere")
 
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Editable])
-    for function in ("outer.inner.library.attention", "edited.elsewhere.attention", "__main__.attention"):
+    for function in ("outer.inner.found.attention", "edited.elsewhere.attention", "__main__.attention"):
         assert impls.why_missing({**load("fa2"), "function": function}) is None
     assert impls.why_missing({**load("fa2"), "function": "edited.nowhere.attention"}).startswith("No module named")
-    assert impls.build({**load("fa2"), "function": "outer.inner.library.attention"}).prepare(case(), "cuda")
+    assert impls.build({**load("fa2"), "function": "outer.inner.found.attention"}).prepare(case(), "cuda")
 
 
 def test_a_missing_library_says_how_to_get_it():
