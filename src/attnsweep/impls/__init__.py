@@ -13,7 +13,8 @@ from attnsweep import dotted, frameworks
 from attnsweep.case import Case
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError
-from attnsweep.impls.base import HARDWARE, Attention, FunctionAttention, broken_rule
+from attnsweep.impls.base import HARDWARE, Attention, broken_rule
+from attnsweep.impls.function import FunctionAttention
 from attnsweep.metrics import Work
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What an implementation is, and the general adapter that needs nothing but YAML.
+"""What an implementation is, and what its YAML may say that it supports.
 
 No framework and no library is imported at the top: the parent reads these classes too.
 """
@@ -10,13 +10,12 @@ import importlib.util
 import re
 import sys
 from abc import ABC, abstractmethod
-from importlib.machinery import ModuleSpec, NamespaceLoader
+from importlib.machinery import ModuleSpec
 from typing import Any, Callable, ClassVar
 
 from attnsweep import frameworks, metrics
 from attnsweep.case import Case
 from attnsweep.devices import Device
-from attnsweep.dotted import is_dotted
 from attnsweep.errors import ConfigError, Missing
 
 LAYOUTS = ("bshd", "bhsd")
@@ -241,9 +240,11 @@ class Attention(ABC):
 
     def _only_folder(self, module: str, spec: ModuleSpec | None) -> str | None:
         """Why `module` is no library, or None: a folder of that name passes for a package with Python."""
-        if spec is None or spec.name != module or not isinstance(spec.loader, NamespaceLoader | None):
+        folders = None if spec is None or spec.name != module else spec.submodule_search_locations
+        # What is a package without a file for Python 3.9 to 3.13 alike, and a list for every other loader
+        if type(folders).__name__ != "_NamespacePath":
             return None
-        return self.install(f"{module} is only a folder ({next(iter(spec.submodule_search_locations or ['']))})")
+        return self.install(f"{module} is only a folder ({next(iter(folders or ['']))})")
 
 
 def _find(name: str, folders: list[str]) -> ModuleSpec | None:
@@ -253,100 +254,6 @@ def _find(name: str, folders: list[str]) -> ModuleSpec | None:
         if spec is not None:
             return spec
     return None
-
-
-class FunctionAttention(Attention):
-    """A library's function of q, k and v, described by YAML alone.
-
-    It is called as function(q, k, v, **keywords): `arguments` maps the library's keyword to a field or property of
-    the case (a None is left out, so that the library's default stands; `bias` is the bias array), `constants` maps
-    it to a literal. `output` is the index of the output where the library returns a tuple, `first` where only some of
-    its versions return one and the output comes first in it, else null. `unbounded` is what the library writes for the
-    side of a window that has no bound.
-    """
-
-    def __init__(
-        self,
-        *,
-        function: str,
-        arguments: dict[str, str] | None = None,
-        constants: dict[str, Any] | None = None,
-        output: int | str | None = None,
-        unbounded: int | None = -1,
-        **common: Any,
-    ) -> None:
-        super().__init__(**common)
-        self.module, _, self.function = function.rpartition(".")
-        self.arguments = arguments or {}
-        self.constants = constants or {}
-        self.output = output
-        self.unbounded = unbounded
-
-    @classmethod
-    def validate(cls, impl: dict[str, Any]) -> None:
-        super().validate(impl)
-        name, function, output = impl["name"], impl["function"], impl.get("output")
-        for key, kind, what in (
-            ("arguments", dict, "a mapping"),
-            ("constants", dict, "a mapping"),
-            ("unbounded", int, "an integer"),
-        ):
-            if impl.get(key) is not None and not isinstance(impl[key], kind):
-                raise ConfigError(f"impl {name}: {key} must be {what} or null, not {impl[key]!r}")
-        if output not in (None, "first") and not isinstance(output, int):
-            raise ConfigError(f"impl {name}: output must be an index, first or null, not {output!r}")
-        if not is_dotted(function):
-            raise ConfigError(f"impl {name}: function must be package.module.function, not {function!r}")
-        fields = [field for field in dir(Case) if not field.startswith("_")]
-        fields += list(Case.__dataclass_fields__)
-        for keyword, field in (impl.get("arguments") or {}).items():
-            if field not in fields:
-                raise ConfigError(
-                    f"impl {name}: arguments.{keyword} is {field!r}, which is no field of a case; the fields are "
-                    f"{', '.join(sorted(set(fields) - {'from_dict', 'to_dict', 'visible'}))}"
-                )
-
-    def supports(self, case: Case, device: Device, compile_mode: str) -> str | None:
-        passed = set(self.arguments.values())
-        if case.effective_causal and not passed & {"causal", "effective_causal", "bounds"}:
-            return f"{self.name}'s YAML passes no causal mask"
-        if case.window is not None and not passed & {"window", "bounds"}:
-            return f"{self.name}'s YAML passes no window"
-        if case.bias != "none" and "bias" not in passed:
-            return f"{self.name}'s YAML passes no bias"
-        return None
-
-    def loaded(self) -> Any:
-        """The module that has the function; raises Missing."""
-        assert self.module is not None
-        return self.require(self.module)
-
-    def prepare(self, case: Case, device: str) -> Callable[..., Any]:
-        library = self.loaded()
-        function = getattr(library, self.function, None)
-        if function is None:
-            raise Missing(self.install(f"{library.__name__} has no {self.function} in this version"))
-        keywords = dict(self.constants)
-        bias_keyword = ""
-        for keyword, field in self.arguments.items():
-            if field == "bias":
-                bias_keyword = keyword
-            elif field in ("window", "bounds") and getattr(case, field) is not None:
-                keywords[keyword] = tuple(self.unbounded if side < 0 else side for side in getattr(case, field))
-            elif getattr(case, field) is not None:
-                keywords[keyword] = getattr(case, field)
-        output = self.output
-
-        def call(q: Any, k: Any, v: Any, bias: Any = None) -> Any:
-            if bias is None:
-                result = function(q, k, v, **keywords)
-            else:
-                result = function(q, k, v, **{bias_keyword: bias}, **keywords)
-            if output is None or (output == "first" and not isinstance(result, tuple)):
-                return result
-            return result[0 if output == "first" else output]
-
-        return call
 
 
 def _unreplayed(case: Case, device: Device, mode: str | None) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from attnsweep.errors import ConfigError, Missing
-from attnsweep.impls.base import FunctionAttention
+from attnsweep.impls.function import FunctionAttention
 
 
 class HubKernel(FunctionAttention):

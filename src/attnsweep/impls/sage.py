@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable
 
 from attnsweep.case import Case
-from attnsweep.impls.base import FunctionAttention
+from attnsweep.impls.function import FunctionAttention
 
 
 class SageAttention1(FunctionAttention):

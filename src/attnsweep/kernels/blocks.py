@@ -100,6 +100,21 @@ def padded(dim: int) -> int:
 
 
 @triton.jit
+def place(length, heads, BLOCK: tl.constexpr, HEAVY_LAST: tl.constexpr = False):
+    """What a program computes, of blocks of `length` rows for each head of each batch: (first row, pair, batch, head).
+
+    The last two have 64 bits, `pair` numbers them together. HEAVY_LAST begins with the last block, which under a causal
+    mask has the most keys: so the last wave has the short ones.
+    """
+    blocks = tl.cdiv(length, BLOCK)
+    block = tl.program_id(0) % blocks
+    if HEAVY_LAST:
+        block = blocks - 1 - block
+    pair = tl.program_id(0) // blocks
+    return block * BLOCK, pair, tl.cast(pair // heads, tl.int64), tl.cast(pair % heads, tl.int64)
+
+
+@triton.jit
 def span(first, last, length, before, after, HAS_BEFORE: tl.constexpr, HAS_AFTER: tl.constexpr, BLOCK: tl.constexpr):
     """What positions first..last see of 0..length - 1, each from `before` below itself to `after` above.
 

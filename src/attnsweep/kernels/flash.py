@@ -24,6 +24,7 @@ from attnsweep.kernels.blocks import (
     kind,
     load_rows,
     padded,
+    place,
     rows_contiguous,
     span,
     store_rows,
@@ -136,15 +137,7 @@ def flash_forward(
 ):
     """Output and base-2 log-sum-exp of one block of queries of one head."""
     scale = tl.cast(scale, tl.float32)  # torch.compile hands it on in 64 bits
-    blocks = tl.cdiv(q_len, BLOCK_M)
-    block = tl.program_id(0) % blocks
-    if HAS_RIGHT:
-        # The blocks with the most keys first, so that the last wave has the short ones
-        block = blocks - 1 - block
-    pair = tl.program_id(0) // blocks
-    batch = tl.cast(pair // heads, tl.int64)
-    head = tl.cast(pair % heads, tl.int64)
-    first = block * BLOCK_M
+    first, pair, batch, head = place(q_len, heads, BLOCK_M, HAS_RIGHT)
     offset = kv_len - q_len
     position = first + offset + tl.arange(0, BLOCK_M)
     start, full_start, full_stop, stop = span(

@@ -17,6 +17,7 @@ from attnsweep.kernels.blocks import (
     kind,
     load_rows,
     padded,
+    place,
     rows_contiguous,
     span,
     store_rows,
@@ -95,11 +96,7 @@ def flash_delta(
     BLOCK_M: tl.constexpr,
 ):
     """delta = rowsum(out * grad), what the softmax's gradient takes away from each row."""
-    blocks = tl.cdiv(q_len, BLOCK_M)
-    first = tl.program_id(0) % blocks * BLOCK_M
-    pair = tl.program_id(0) // blocks
-    batch = tl.cast(pair // heads, tl.int64)
-    head = tl.cast(pair % heads, tl.int64)
+    first, pair, batch, head = place(q_len, heads, BLOCK_M)
     o = load_rows(
         out + batch * stride_ob + head * stride_oh, first, q_len, stride_om, HEAD_DIM_V, BLOCK_M, BLOCK_DV, True
     )
@@ -198,14 +195,7 @@ def flash_dq(
     """dq of one block of queries of one head."""
     scale = tl.cast(scale, tl.float32)  # torch.compile hands it on in 64 bits
     softmax_scale = tl.cast(softmax_scale, tl.float32)
-    blocks = tl.cdiv(q_len, BLOCK_M)
-    block = tl.program_id(0) % blocks
-    if HAS_RIGHT:
-        block = blocks - 1 - block
-    pair = tl.program_id(0) // blocks
-    batch = tl.cast(pair // heads, tl.int64)
-    head = tl.cast(pair % heads, tl.int64)
-    first = block * BLOCK_M
+    first, pair, batch, head = place(q_len, heads, BLOCK_M, HAS_RIGHT)
     offset = kv_len - q_len
     position = first + offset + tl.arange(0, BLOCK_M)
     start, full_start, full_stop, stop = span(
@@ -372,11 +362,7 @@ def flash_dkdv(
     """dk and dv of one block of keys of one key/value head, over all query heads that share it."""
     scale = tl.cast(scale, tl.float32)  # torch.compile hands it on in 64 bits
     softmax_scale = tl.cast(softmax_scale, tl.float32)
-    blocks = tl.cdiv(kv_len, BLOCK_N)
-    first = tl.program_id(0) % blocks * BLOCK_N
-    pair = tl.program_id(0) // blocks
-    batch = tl.cast(pair // (heads // GROUP), tl.int64)
-    kv_head = tl.cast(pair % (heads // GROUP), tl.int64)
+    first, _, batch, kv_head = place(kv_len, heads // GROUP, BLOCK_N)
     offset = kv_len - q_len
     # A key is seen from `right` below its own query to `left` above it: the forward pass's window turned round
     start, full_start, full_stop, stop = span(

@@ -20,6 +20,7 @@ from attnsweep.kernels.blocks import (
     configs,
     load_rows,
     padded,
+    place,
     rows_contiguous,
     span,
     visible,
@@ -99,11 +100,7 @@ def fused_scores_softmax(
 ):
     """The weights of one block of queries of one head: a pass for each row's maximum and sum, and one that writes."""
     scale = tl.cast(scale, tl.float32)  # torch.compile hands it on in 64 bits
-    blocks = tl.cdiv(q_len, BLOCK_M)
-    first = tl.program_id(0) % blocks * BLOCK_M
-    pair = tl.program_id(0) // blocks
-    batch = tl.cast(pair // heads, tl.int64)
-    head = tl.cast(pair % heads, tl.int64)
+    first, pair, batch, head = place(q_len, heads, BLOCK_M)
     offset = kv_len - q_len
     rows = first + tl.arange(0, BLOCK_M)
     position = rows[:, None] + offset

@@ -11,7 +11,7 @@ from attnsweep.report.bounds import CEILING, ceiling_points, draw_peak, peak_of
 from attnsweep.report.captions import names, set_heading
 from attnsweep.report.measures import Measure
 from attnsweep.report.sections import CaseRow, Section
-from attnsweep.report.styles import Style, drawable
+from attnsweep.report.styles import Style, draw_legend, drawable
 from attnsweep.report.words import field_value, shown_fields
 
 if TYPE_CHECKING:
@@ -96,16 +96,7 @@ def line_plot(
     for marker, words in dict.fromkeys(mark for _, _, mark in unmeasured.failures_of(every, labels)):
         handles.append(Line2D([], [], color="#444444", marker=marker, markeredgewidth=1.6, linestyle="none"))
         shown.append(words)
-    figure.legend(
-        handles,
-        shown,
-        title="fastest first",
-        title_fontsize=8.5,
-        alignment="left",
-        loc="upper left",
-        bbox_to_anchor=(1 - legend / width, 1 - 0.45 / height),
-        handlelength=3.2,
-    )
+    draw_legend(figure, handles, shown, "fastest first", (1 - legend / width, 1 - 0.45 / height))
     return figure
 
 

@@ -90,3 +90,17 @@ def drawable(value: object, limit: int = 72) -> str:
     text = "".join(one if font.get_char_index(ord(one)) else "?" for one in line(value))
     text = cut(text, limit)
     return f" {text}" if text.startswith("_") else text
+
+
+def draw_legend(figure: Any, handles: list[Any], words: list[str], title: str, corner: tuple[float, float]) -> None:
+    """The legend beside a figure's panels, its upper left `corner` in fractions of the figure."""
+    figure.legend(
+        handles,
+        words,
+        title=title,
+        title_fontsize=8.5,
+        alignment="left",
+        loc="upper left",
+        bbox_to_anchor=corner,
+        handlelength=3.2,
+    )

@@ -12,7 +12,7 @@ from attnsweep.report.aggregate import Measurement
 from attnsweep.report.captions import names, set_heading
 from attnsweep.report.load import Row
 from attnsweep.report.sections import CaseRow, Section
-from attnsweep.report.styles import Style, drawable
+from attnsweep.report.styles import Style, draw_legend, drawable
 from attnsweep.report.sustained import under_load
 from attnsweep.report.text import digits, listing, more
 from attnsweep.report.words import field_value, shown_fields
@@ -148,16 +148,7 @@ def load_plot(section: Section, load: Load, styles: dict[str, Style]) -> Figure:
     below.set_xlim(-0.09 * end, 1.02 * end)
     set_heading(figure, section, width, _which(section, load), timed=False)
     handles = [Line2D([], [], **styles[one.text].line_options()) for one in traces]
-    figure.legend(
-        handles,
-        shown,
-        title="burst to steady load",
-        title_fontsize=8.5,
-        alignment="left",
-        loc="upper left",
-        bbox_to_anchor=(1 - legend / width, 1 - 0.55 / height),
-        handlelength=3.2,
-    )
+    draw_legend(figure, handles, shown, "burst to steady load", (1 - legend / width, 1 - 0.55 / height))
     return figure
 
 
