@@ -294,8 +294,9 @@ class Attempt:
 
     @property
     def _sampling(self) -> bool:
-        """Whether the GPU's sensors are read: a reading holds the driver for some 3 ms, and a context that comes up
-        or goes meanwhile takes 50 to 70 ms longer."""
+        """Whether the GPU's sensors are read: a reading holds the driver, and contexts that come up or go beside many of
+        them take longer (docs/results/isolation.md).
+        """
         return self._sensors is not None and self._inbox.phase == "timing"
 
     def _sample(self) -> None:
