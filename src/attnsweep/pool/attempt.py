@@ -294,8 +294,8 @@ class Attempt:
 
     @property
     def _sampling(self) -> bool:
-        """Whether the GPU's sensors are read: a reading holds the driver, and contexts that come up or go beside many of
-        them take longer (docs/results/isolation.md).
+        """Whether the GPU's sensors are read: a reading holds the driver, and contexts that come up or go beside many
+        of them take longer (docs/results/isolation.md).
         """
         return self._sensors is not None and self._inbox.phase == "timing"
 
