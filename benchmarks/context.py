@@ -33,27 +33,32 @@ def child() -> dict[str, float]:
     return {**durations, "exiting_at": time.monotonic()}
 
 
+def fork() -> dict[str, float]:
+    """Seconds of each step of one child, its exit and the total with it."""
+    read, write = os.pipe()
+    start = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        os.write(write, json.dumps(child()).encode())
+        os._exit(0)
+    os.close(write)
+    durations: dict[str, float] = json.loads(os.read(read, 4096) or b"{}")
+    os.close(read)
+    os.waitpid(pid, 0)
+    end = time.monotonic()
+    if not durations:
+        raise SystemExit("the child ended before it could report: is there a GPU here?")
+    durations["exit"] = end - durations.pop("exiting_at")
+    durations["total"] = end - start
+    return durations
+
+
 def main() -> None:
     """Fork, time, print a line each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=int, default=5)
     for _ in range(parser.parse_args().times):
-        read, write = os.pipe()
-        start = time.monotonic()
-        pid = os.fork()
-        if pid == 0:
-            os.write(write, json.dumps(child()).encode())
-            os._exit(0)
-        os.close(write)
-        durations = json.loads(os.read(read, 4096) or b"{}")
-        os.close(read)
-        os.waitpid(pid, 0)
-        end = time.monotonic()
-        if not durations:
-            raise SystemExit("the child ended before it could report: is there a GPU here?")
-        durations["exit"] = end - durations.pop("exiting_at")
-        durations["total"] = end - start
-        print("  ".join(f"{name} {seconds:.3f}" for name, seconds in durations.items()))
+        print("  ".join(f"{name} {seconds:.3f}" for name, seconds in fork().items()))
 
 
 if __name__ == "__main__":

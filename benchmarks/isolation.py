@@ -1,11 +1,13 @@
 """What a process of its own costs a cell: forked from a warm process, against a fresh interpreter, in one run.
 
-    python benchmarks/isolation.py [--device auto|cpu|cuda] [--cells 20] [--limit SECONDS]
+    python benchmarks/isolation.py [--device auto|cpu|cuda] [--cells 20] [--limit SECONDS] [--above SECONDS]
 
 Runs one small case as replicates of one sweep (the pool, as always), then the same cells by hand, a fresh interpreter
 each (`python -m attnsweep.worker`), and prints the overhead of both: wall clock less the stages import, inputs,
 prepare, check, proof, memory and timing, where a fresh interpreter's import of the framework counts as overhead,
-since it is what forking saves. With --limit it exits 1 when the median overhead of a forked cell is above it.
+since it is what forking saves. On a GPU the floor stands beside them: a forked child that makes a CUDA context and
+exits, with nothing else (context.py). It exits 1 when the median overhead of a forked cell is over --limit, or on a GPU
+more than --above over that floor.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import context
 
 from attnsweep import records
 
@@ -59,20 +63,28 @@ def main() -> int:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--cells", type=int, default=20)
     parser.add_argument("--limit", type=float)
+    parser.add_argument("--above", type=float)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         rows = forked(options.device, options.cells, folder)
         ours = [float(str(row["overhead_s"])) for row in rows]
         theirs = fresh(rows, folder)
+    kinds = {"forked": ours, "fresh interpreter": theirs}
+    if rows[0]["device"] == "cuda":
+        kinds["bare context"] = [context.fork()["total"] for _ in range(options.cells)]
     print(f"{options.cells} cells on {rows[0]['device_name']}, overhead of one in seconds")
     print(f"{'':18}{'median':>8}{'min':>8}{'max':>8}")
-    for name, values in (("forked", ours), ("fresh interpreter", theirs)):
+    for name, values in kinds.items():
         print(f"{name:18}{statistics.median(values):8.3f}{min(values):8.3f}{max(values):8.3f}")
-    if options.limit is not None and statistics.median(ours) > options.limit:
+    found, floor = statistics.median(ours), statistics.median(kinds.get("bare context", [0.0]))
+    over = options.limit is not None and found > options.limit
+    if over:
         print(f"the median of the forked cells is above {options.limit} s", file=sys.stderr)
-        return 1
-    return 0
+    far = options.above is not None and found > floor + options.above
+    if far:
+        print(f"the median of the forked cells is more than {options.above} s above the floor", file=sys.stderr)
+    return int(over or far)
 
 
 if __name__ == "__main__":

@@ -169,6 +169,28 @@ def agreement(ok: list[Row]) -> None:
     table("kernel_ms less latency_ms, of latency_ms", head, lines)
 
 
+def beside_kernel(ok: list[Row]) -> None:
+    """What `events` and `graph` read beyond the kernel, for calls that are one kernel, by how long it takes."""
+    kept = [row for row in ok if row["kernel_count"] == 1 and None not in (row["events_ms"], row["graph_ms"])]
+    edges, lines = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 2.0], []
+    for low, high in zip(edges, edges[1:]):
+        its = [row for row in kept if row["kernel_ms"] is not None and low <= row["kernel_ms"] < high]
+        if its:
+            cells = [f"{low:g} to {high:g} ms", str(len(its))]
+            for timer in ("events_ms", "graph_ms"):
+                off = [row[timer] - row["kernel_ms"] for row in its]
+                share = [(row[timer] - row["kernel_ms"]) / row["kernel_ms"] for row in its]
+                cells += [
+                    f"{1e3 * median(off):.2f}",
+                    f"{1e3 * min(off):.2f} to {1e3 * max(off):.2f}",
+                    percent(median(share)),
+                ]
+            lines.append(cells)
+    head = ["kernel", "rows", "events: median, us", "range", "of it", "graph: median, us", "range", "of it"]
+    if lines:
+        table("events_ms and graph_ms less kernel_ms, one kernel a call", head, lines)
+
+
 def load(ok: list[Row]) -> None:
     """Burst against load."""
     lines = []
@@ -208,20 +230,29 @@ def cost(rows: list[Row]) -> None:
 
 
 def compiling(ok: list[Row]) -> None:
-    """What a compiled cell takes longer than its eager twin, from inputs to record."""
-    walls: dict[tuple[str, Place], dict[str, float]] = defaultdict(dict)
+    """What a compiled cell takes longer than its eager twin, from inputs to record, and how much of it is compiling."""
+    twins: dict[tuple[str, Place], dict[str, Row]] = defaultdict(dict)
     for row in ok:
-        walls[row["impl"], (row["case"], row["gpu_uuid"])][row["compile"]] = row["wall_s"]
-    added: dict[str, list[float]] = defaultdict(list)
-    for (impl, _), its in walls.items():
+        twins[row["impl"], (row["case"], row["gpu_uuid"])][row["compile"]] = row
+    pairs: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for (impl, _), its in twins.items():
         if {"eager", "default"} <= set(its):
-            added[impl].append(its["default"] - its["eager"])
-    lines = [
-        [impl, str(len(its)), f"{median(its):.2f}", f"{max(its):.2f}", f"{sum(one <= 3 for one in its)} of {len(its)}"]
-        for impl, its in sorted(added.items())
-    ]
+            pairs[impl].append((its["default"]["wall_s"] - its["eager"]["wall_s"], its["default"]["compile_s"]))
+    lines = []
+    for impl, its in sorted(pairs.items()):
+        added = [one for one, _ in its]
+        numbers = [
+            median(added),
+            max(added),
+            median(own for _, own in its),
+            max(own for _, own in its),
+            max(one - own for one, own in its),
+        ]
+        within = f"{sum(one <= 3 for one in added)} of {len(its)}"
+        lines.append([impl, str(len(its)), *(f"{one:.2f}" for one in numbers), within])
+    head = ["impl", "pairs", "median", "most", "compile_s, median", "most", "the rest, most", "within 3 s"]
     if lines:
-        table("What compile=default adds to a cell, s", ["impl", "pairs", "median", "most", "within 3 s"], lines)
+        table("What compile=default adds to a cell, s", head, lines)
 
 
 def nvidia(ok: list[Row]) -> None:
@@ -265,6 +296,7 @@ def main() -> None:
     spread(ok)
     twins(ok)
     agreement(ok)
+    beside_kernel(ok)
     load(ok)
     nvidia(ok)
     cost(rows)

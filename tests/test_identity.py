@@ -146,7 +146,7 @@ def test_ids_do_not_depend_on_the_process(tmp_path: Path) -> None:
         '"head_dim_v":16,"kv_len":32,"num_heads":4,"num_kv_heads":4,"q_len":32,"window":null},'
         '"compile":{"dynamic":false,"fullgraph":true,"mode":null,"name":"eager"},"device":"AMD EPYC",'
         '"impl":{"_target_":"attnsweep.impls.naive.NaiveAttention","distribution":null,"layout":"bhsd",'
-        '"name":"naive"},"kernels":null,"protocol":2,"replicate":0,"seed":0,'
+        '"name":"naive"},"kernels":null,"protocol":3,"replicate":0,"seed":0,'
         '"timing":{"cache":"hot","name":"quick","sustained":false,"time_cap_s":0.6},"variant":"","version":null}'
     )
     assert cell.id[-8:] == hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -339,17 +339,19 @@ def test_an_rtx_3090_ti_at_its_boost_clock_reaches_its_data_sheet() -> None:
     [
         (case(q_len=1, causal=True), "graph"),
         (case(q_len=1024, kv_len=1024), "graph"),
-        (case(), "events"),
-        (case(q_len=1024, kv_len=1024, num_heads=128, num_kv_heads=128, batch_size=2), "events"),
+        (case(), "graph"),
+        (case(q_len=8192, kv_len=8192), "events"),
+        (case(q_len=1024, kv_len=1024, num_heads=128, num_kv_heads=128, batch_size=4), "events"),
+        (case(q_len=4096, kv_len=4096, num_heads=32, num_kv_heads=32, causal=True), "graph"),
         (case(q_len=1, kv_len=65536, batch_size=2), "events"),
         (case(q_len=1, kv_len=16384), "graph"),
     ],
     ids=lambda one: one.name if isinstance(one, Case) else one,
 )
 def test_the_primary_timer_of_a_small_case_is_a_graph(one: Case, timer: str) -> None:
-    """Small is below 0.1 ms at 1e15 FLOP/s and 4e12 bytes/s, whichever takes longer, on whatever GPU."""
+    """Small is below 0.2 ms at 1e15 FLOP/s and 4e12 bytes/s, whichever takes longer, on whatever GPU."""
     seconds = max(metrics.flops(one) / 1e15, metrics.bytes_moved(one) / 4e12)
-    assert (seconds < 1e-4) is (timer == "graph")
+    assert (seconds < 2e-4) is (timer == "graph")
     assert metrics.primary_timer(one) == timer
 
 

@@ -177,9 +177,9 @@ def peak(device_name: str | None, sm_count: int | None = None) -> Peak | None:
     return None
 
 
-#: Where launching and the events' own 1 to 2 us weigh, a graph of many calls is the timer. A round GPU decides, not the
+#: Where launching and the events' own 3 us weigh, a graph of many calls is the timer. A round GPU decides, not the
 #: one at hand: rows of one case must be comparable.
-_SMALL_S, _ROUND_FLOPS, _ROUND_BYTES = 1e-4, 1e15, 4e12
+_SMALL_S, _ROUND_FLOPS, _ROUND_BYTES = 2e-4, 1e15, 4e12
 
 
 def primary_timer(case: Case, device_events: bool = True) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 #: Version of how times are taken. Another one makes other cells, and rows of two are never pooled.
-PROTOCOL = 2
+PROTOCOL = 3
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ METHOD = (
     "precision before anything is timed; an incorrect result carries no time.",
     "The latency is the median of short bursts after a rest (on a CPU of all samples). Under load means calls back to "
     "back until the latency is steady: clocks fall there, and another may be the fastest.",
-    "The primary timer belongs to the case: a CUDA graph of many calls where 0.1 ms would do for its FLOPs at 1000 "
+    "The primary timer belongs to the case: a CUDA graph of many calls where 0.2 ms would do for its FLOPs at 1000 "
     "TFLOP/s and its bytes at 4 TB/s, else CUDA events around each call; the kernels' busy time for JAX, which has no "
     "events, and the wall clock on a CPU. A case is ranked on its primary timer where all its results have the same, "
     "else on the kernels' busy time or on events where all have that, else in a table for each timer.",
