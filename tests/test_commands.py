@@ -49,6 +49,7 @@ def planned_by(command: list[str], folder: Path) -> list[list[Any]]:
         "attnsweep impl=naive 'scenario.window=[[3,0],[-1,-1],null]' timing=quick scale=tiny device=cpu name=x",
         "attnsweep impl=sdpa_math impl.layout=bshd timing.time_cap_s=2.5 seed=5 check.enabled=false device=cpu",
         "attnsweep study=quickstart device=cpu scenario.seq_len=32,64",
+        "attnsweep study=quickstart device=cpu scale=tiny scenario.seq_len=48,80",
         "attnsweep impl=mine scenario=flux timing=quick device=cpu output_dir=there --config-dir my/conf",
     ],
 )
@@ -60,6 +61,7 @@ def test_the_command_of_a_cell_plans_exactly_that_cell(tmp_path: Path, line: str
     whole = planned_by(shlex.split(line), tmp_path)
     first = [cell for cell in whole if cell[0].split("-")[-2] == "0"]
     cell_id, command, _ = first[-1]
+    assert "tiny" not in command
     assert len(whole) > len(first) or len(first) > 1
     ((again, _, opened),) = planned_by(shlex.split(command), tmp_path)
     assert again == cell_id

@@ -41,7 +41,9 @@ def of_cell(settings: Settings, combination: Combination, fields: Mapping[str, A
     pins.update({f"check.{key}": value for key, value in changed.items()})
     pins["force"] = True
     choices = {"study": settings.study, **combination.choices}
-    return _user_folders() + shell_line(choices, fields, combination.overrides, pins, _config_flags(sys.argv))
+    # All fields are said, and win over the tiny ones
+    typed = [line for line in combination.overrides if not line.startswith("scenario.tiny.")]
+    return _user_folders() + shell_line(choices, fields, typed, pins, _config_flags(sys.argv))
 
 
 def _user_folders() -> str:

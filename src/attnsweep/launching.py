@@ -48,7 +48,8 @@ def sweep(
     # As a plain dict: a group without a default reads as "???", which OmegaConf refuses to hand out.
     chosen = cast("dict[str, str | None]", OmegaConf.to_container(config.hydra.runtime.choices))
     params = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.create(dict(params or {})), resolve=True))
-    jobs = overrides.expand([*overrides.params_lines(params), *lines], options(loader, config), chosen)
+    kept = _kept_by_tiny(config, params, lines)
+    jobs = overrides.expand([*overrides.params_lines(params), *kept, *lines], options(loader, config), chosen)
     settings, combinations = prepare(loader, config, jobs)
     # Other launchers compose each job anew: the name is decided here, once, for all of them.
     named = f"name={overrides.literal(settings.name)}"
@@ -66,6 +67,18 @@ def sweep(
     returns = launcher.launch(jobs, initial_job_idx=0)
     exit_codes.extend(one.return_value for one in returns)  # of tasks that ran in other processes
     return [returns]
+
+
+def _kept_by_tiny(master: DictConfig, params: Mapping[str, Any], lines: Sequence[str]) -> list[str]:
+    """Overrides by which scale=tiny leaves alone what `lines` set of the scenario's fields; none at another scale.
+
+    What a study's `params` set is what tiny is there to make small.
+    """
+    typed = [override.key_or_group for override in overrides.parse(lines)]
+    if (master.scale if "scale" in typed else params.get("scale", master.scale)) != "tiny":
+        return []
+    fields = dict.fromkeys(key.split(".")[1] for key in typed if key.startswith("scenario."))
+    return [f"scenario.tiny.{name}=${{scenario.{name}}}" for name in fields if name not in scenarios.OWN_KEYS]
 
 
 def options(loader: ConfigLoader, config: DictConfig) -> Callable[[str], list[str]]:
