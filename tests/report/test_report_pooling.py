@@ -32,7 +32,8 @@ def only(derived: Derived) -> Any:
 @pytest.mark.parametrize("column", ["gpu_uuid", "driver", "torch", "jax", "timing", "sweep"])
 def test_what_differs_is_not_pooled_and_the_newest_speaks(column: str) -> None:
     """The older measurement is not in the number, the reader is told, and it is not counted among the processes."""
-    derived = derive([at(0, 1.0, **{column: "one"}), at(5, 3.0, **{column: "other"}), at(1, 1.2, **{column: "one"})])
+    rows = [(0, 1.0, "one"), (5, 3.0, "other"), (1, 1.2, "one")]
+    derived = derive([at(minute, ms, replicate=n, **{column: said}) for n, (minute, ms, said) in enumerate(rows)])
     one = only(derived)
     assert (one.latency_ms, one.ok, one.marks) == (3.0, 1, ("superseded",))
     assert (len(derived.rows), derived.superseded) == (1, 2)
@@ -64,6 +65,12 @@ def test_a_failure_that_knows_nothing_belongs_to_its_sweep() -> None:
     assert newest_group([at(0), lost]) == [0, 1]
     one = only(derive([at(0), lost]))
     assert (one.status, one.marks) == (Status.OK, ("partial",))
+
+
+def test_what_does_not_know_its_gpu_brings_no_two_together() -> None:
+    """It agrees with either of two that do not agree, and is of one of them: no median goes over both."""
+    lacking = [at(9, 1.0, gpu_uuid=None), *(at(n, float(n), gpu_uuid=f"GPU-{n}", driver=None) for n in (2, 8))]
+    assert newest_group(lacking) == [0, 2]
 
 
 def test_a_newer_sweep_that_failed_speaks_too() -> None:

@@ -19,18 +19,20 @@ _WORST = (
 
 
 def accuracy_table(derived: Derived) -> Table:
-    """The worst error of each label in each dtype, over its cases that are ok; no rows where nothing was checked."""
-    groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
-    for row, label in zip(derived.rows, derived.labels, strict=True):
+    """The worst error of each label on a device in a dtype, over its cases that are ok; no rows without a check."""
+    groups: dict[tuple[str, str, str, str], list[Row]] = defaultdict(list)
+    for row, label, device in zip(derived.rows, derived.labels, derived.devices, strict=True):
         if row["status"] == Status.OK and any(row[column] is not None for _, column in _WORST):
-            groups[label.text, str(row["dtype"]), str(row["precision_class"] or "native")].append(row)
+            groups[label.text, device, str(row["dtype"]), str(row["precision_class"] or "native")].append(row)
+    several = len({device for _, device, _, _ in groups}) > 1
     shown = [(title, column) for title, column in _WORST if any(_known(its, column) for its in groups.values())]
     rows = []
-    for (text, dtype, precision), its in sorted(groups.items()):
+    for (text, device, dtype, precision), its in sorted(groups.items()):
         worst = [max(_known(its, column), default=None) for _, column in shown]
         rows.append(
             (
                 Cell(text),
+                *([Cell(device)] if several else []),
                 Cell(dtype),
                 Cell(precision, dim=precision == "native"),
                 Cell(str(len({row["case"] for row in its}))),
@@ -39,6 +41,7 @@ def accuracy_table(derived: Derived) -> Table:
         )
     columns = (
         Column("implementation"),
+        *([Column("device")] if several else []),
         Column("dtype"),
         Column("precision"),
         Column("cases", True),

@@ -45,7 +45,9 @@ METHOD = (
     f"The fastest is bold. {RULE} Otherwise it is a tie, and all of them are bold: the data do not say which is "
     "faster. Results flagged implausible or unchecked are shown and not ranked.",
     "Processes are pooled only where host, GPU, driver, torch, JAX, the library's version, timing preset and sweep "
-    "agree; of several such groups the newest counts. Two hosts are two devices.",
+    "agree; of several such groups the newest counts. Two hosts are two devices, and so are two GPUs of one model that "
+    "measured the same. GPUs among which a sweep shared out its cases are one: each case is of one of them, and what "
+    "another measured of it is marked; means and ranges over cases go over them all.",
     "FLOPs count the visible (query, key) pairs exactly; bytes count every tensor once. Speed-ups are ratios "
     "of latencies in the same case; means of ratios are geometric.",
 )

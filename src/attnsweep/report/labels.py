@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
+from attnsweep.report.boards import told_apart
 from attnsweep.report.load import Row
 from attnsweep.report.text import line, whole
 
@@ -103,7 +104,7 @@ def newest_versions(rows: list[Row], devices: list[str]) -> list[bool]:
 
 
 def device_names(rows: list[Row]) -> list[str]:
-    """The device of each row by name, with power limit, SM count and host where the name alone is not enough.
+    """The device of each row by name, with power limit, SM count, GPU and host where the name alone is not enough.
 
     A row that does not know them (its library was missing, say) takes those of its GPU, else of its host
     where that has one kind only.
@@ -129,6 +130,6 @@ def device_names(rows: list[Row]) -> list[str]:
     for row, name in zip(rows, full, strict=True):
         hosts[name].add(line(row["hostname"]) or "unknown host")
     return [
-        f"{name} on {line(row['hostname']) or 'unknown host'}" if len(hosts[name]) > 1 else name
-        for row, name in zip(rows, full, strict=True)
+        f"{name} on {line(row['hostname']) or 'unknown host'}" if len(hosts[kind]) > 1 else name
+        for row, kind, name in zip(rows, full, told_apart(rows, full), strict=True)
     ]

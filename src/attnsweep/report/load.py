@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -299,13 +300,22 @@ def moment(started_at: object) -> datetime:
 
 
 def _newest(table: pa.Table) -> list[int]:
-    """Indices of the rows to keep: of one (hostname, sweep, cell_id) the one that started last."""
+    """Indices of the rows to keep: of one (hostname, sweep, cell_id) on one GPU the one that started last.
+
+    Hosts may share a name, and sweeps on them too. A record that knows no GPU is of its cell's, if that had but one.
+    """
+    rows = table.select(["hostname", "sweep", "cell_id", "gpu_uuid", "started_at"]).to_pylist()
+    cells = [
+        index if row["cell_id"] is None else (row["hostname"], row["sweep"], row["cell_id"])
+        for index, row in enumerate(rows)
+    ]
+    boards: dict[object, set[str]] = defaultdict(set)
+    for cell, row in zip(cells, rows, strict=True):
+        boards[cell] |= {row["gpu_uuid"]} - {None}
     chosen: dict[object, int] = {}
-    columns = (table[name].to_pylist() for name in ("hostname", "sweep", "cell_id", "started_at"))
-    started: list[datetime] = []
-    for index, (hostname, sweep, cell_id, started_at) in enumerate(zip(*columns, strict=True)):
-        started.append(moment(started_at))
-        key: object = index if cell_id is None else (hostname, sweep, cell_id)
+    started = [moment(row["started_at"]) for row in rows]
+    for index, (cell, row) in enumerate(zip(cells, rows, strict=True)):
+        key = (cell, row["gpu_uuid"] if len(boards[cell]) > 1 else None)
         if key not in chosen or started[index] >= started[chosen[key]]:
             chosen[key] = index
     return sorted(chosen.values())

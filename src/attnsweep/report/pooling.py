@@ -22,9 +22,11 @@ def newest_group(rows: list[Row]) -> list[int]:
         for pattern, members in groups:
             if all(_agree(pattern[name], rows[index][name]) for name in AGREE):
                 members.append(index)
+                # What it knows beyond the others holds for whoever comes next
+                pattern.update({name: rows[index][name] for name in AGREE if pattern[name] in (None, "")})
                 break
         else:
-            groups.append((rows[index], [index]))
+            groups.append(({name: rows[index][name] for name in AGREE}, [index]))
     newest = max((members for _, members in groups), key=lambda members: max(started[one] for one in members))
     return sorted(newest)
 
