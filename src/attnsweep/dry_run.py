@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from attnsweep.terminal import bare_table, duration, label, line, print_table
+from attnsweep.safe_text import line
+from attnsweep.terminal import bare_table, duration, label, print_table
 
 if TYPE_CHECKING:
     from attnsweep.plan import Cell, Plan

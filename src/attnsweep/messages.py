@@ -8,6 +8,7 @@ from types import TracebackType
 
 from attnsweep.errors import ConfigError
 from attnsweep.overrides import ungrammatical
+from attnsweep.safe_text import line
 from attnsweep.schema import nearest
 
 #: What Hydra and OmegaConf raise of themselves, beside exceptions of their own, for what they were given.
@@ -26,9 +27,10 @@ _IN_FILE = re.compile(r"In '(.+?)': \w+ raised while composing config:\s*(.*?)\s
 
 def sentence(error: BaseException) -> str:
     """What is wrong, and the choices where there are any, on one line."""
-    text = " ".join(_said(error).split())
-    text = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)  # a terminal obeys some
-    return text or f"this configuration cannot be read ({type(error).__name__}); HYDRA_FULL_ERROR=1 shows where"
+    return (
+        line(_said(error))
+        or f"this configuration cannot be read ({type(error).__name__}); HYDRA_FULL_ERROR=1 shows where"
+    )
 
 
 def of_hydra(error: BaseException) -> bool:

@@ -22,7 +22,8 @@ from rich.table import Column
 from rich.text import Text
 
 from attnsweep.errors import FAILURES
-from attnsweep.terminal import digits, duration, label, line, say
+from attnsweep.safe_text import line
+from attnsweep.terminal import digits, duration, label, say
 
 if TYPE_CHECKING:
     from attnsweep.plan import Cell, Outcome

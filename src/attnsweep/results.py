@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from attnsweep.errors import Status
-from attnsweep.terminal import bare_table, digits, label, line, print_table
+from attnsweep.safe_text import line
+from attnsweep.terminal import bare_table, digits, label, print_table
 
 if TYPE_CHECKING:
     from attnsweep.plan import Cell, Outcome

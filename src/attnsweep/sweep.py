@@ -22,6 +22,7 @@ from attnsweep import (
     recording,
     results,
     resume,
+    safe_text,
     terminal,
     uvenv,
 )
@@ -101,7 +102,7 @@ class _Unrecorded(AttnsweepError):
 
 
 def _warn(sentence: str) -> None:
-    print(f"attnsweep: {terminal.line(sentence)}", file=terminal.Lasting(sys.stderr), flush=True)
+    print(f"attnsweep: {safe_text.line(sentence)}", file=terminal.Lasting(sys.stderr), flush=True)
 
 
 def _run(settings: Settings, planned: Plan, shared: bool, stop: Stop) -> int:

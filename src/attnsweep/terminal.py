@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from attnsweep.safe_text import line
+
 if TYPE_CHECKING:
     from attnsweep.plan import Cell
 
@@ -73,12 +75,6 @@ def console() -> Console:
 def say(out: Console, text: str) -> None:
     """A sentence on a line of its own."""
     out.print(Text(line(text)), soft_wrap=True)
-
-
-def line(value: object) -> str:
-    """`value` as one line in which nothing acts on a terminal or hides: unprintables show as codes."""
-    text = " ".join(str(value).split())
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def label(cell: Cell) -> str:

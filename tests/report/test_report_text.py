@@ -27,13 +27,6 @@ def test_a_length_is_a_whole_number() -> None:
     assert [text.whole(one) for one in (4096.0, 131072.0, 0.5)] == ["4096", "131072", "0.5"]
 
 
-def test_control_and_bidirectional_characters_become_visible() -> None:
-    """An escape sequence is text, a right-to-left override too; newlines stay only where they may."""
-    assert text.visible("\x1b[31mred\u202e\x00") == "\\x1b[31mred\\u202e\\x00"
-    assert text.visible("a\nb", keep="\n") == "a\nb"
-    assert text.line(" a\n\tb ") == "a b"
-
-
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\n", " =", " \n=", "\uff1d", "\uff20"])
 def test_no_field_of_a_spreadsheet_is_a_formula(start: str) -> None:
     """A leading apostrophe makes it text, also before the wide forms."""

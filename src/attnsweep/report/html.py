@@ -10,7 +10,8 @@ from pathlib import Path
 from attnsweep.report.failures import Failure
 from attnsweep.report.plots import AGAINST_AXIS, Plot
 from attnsweep.report.tables import Table
-from attnsweep.report.text import line, visible
+from attnsweep.report.text import line
+from attnsweep.safe_text import visible
 
 #: Labels from which on a table of latencies is too wide to be read first.
 WIDE = 8

@@ -7,6 +7,8 @@ import math
 import re
 import unicodedata
 
+from attnsweep import safe_text
+
 #: First characters that a spreadsheet takes for a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\n")
 
@@ -14,20 +16,9 @@ FORMULA = ("=", "+", "-", "@", "\t", "\n")
 LONGEST = 2000
 
 
-def visible(value: object, *, keep: str = "") -> str:
-    """`value` as text in which nothing is hidden: control and invisible characters become \\x1b, \\u202e, ...
-
-    Characters in `keep` (newlines of a traceback) stay as they are. None is the empty text.
-    """
-    text = "" if value is None else str(value)
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() or one in keep else _code(one) for one in text)
-
-
 def line(value: object) -> str:
-    """`value` as one line of LONGEST characters at most: runs of white space become a blank, nothing is hidden."""
-    return cut(visible(" ".join(("" if value is None else str(value)).split())), LONGEST)
+    """`value` as one harmless line of LONGEST characters at most: a record may hold a library's whole log."""
+    return cut(safe_text.line(value), LONGEST)
 
 
 def cut(text: str, limit: int) -> str:
@@ -36,13 +27,6 @@ def cut(text: str, limit: int) -> str:
         return text
     head = (limit - 3) // 2
     return text[:head] + "..." + text[len(text) - (limit - 3 - head) :]
-
-
-def _code(character: str) -> str:
-    number = ord(character)
-    if number < 0x100:
-        return f"\\x{number:02x}"
-    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def markdown(value: object) -> str:
@@ -75,7 +59,7 @@ def csv_text(value: object) -> str:
     A carriage return that a writer leaves unquoted would begin a row, and a formula with it. Programs for East Asian
     text take the wide forms of the characters in FORMULA for them.
     """
-    text = visible("" if value is None else re.sub(r"\r\n?", "\n", str(value)), keep="\n\t")
+    text = safe_text.visible("" if value is None else re.sub(r"\r\n?", "\n", str(value)), keep="\n\t")
     starts = (text[:1], unicodedata.normalize("NFKC", text.lstrip()[:1]))
     return f"'{text}" if any(one.startswith(FORMULA) for one in starts) else text
 
