@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 
 from attnsweep import environment, records
+from attnsweep.schema import Check
 from plans import make, only
 from sweeps import CPU, DEFAULT, EAGER, GPU, LOAD, QUICK, combination, impl, one_case, settings
 
 
 def test_what_changes_the_measurement_changes_the_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Implementation, environment, variant, compile mode, case, timing, cache, seed, version and device's name."""
+    """Implementation, environment, variant, compile mode, case, timing, cache, check, seed, version, device's name;
+    and with each the digest of what may be pooled.
+    """
     base = combination(scenario=one_case())
     plain = only(tmp_path, base)
     variables = {"env": {"variables": {"X": "1"}}}
@@ -28,6 +31,9 @@ def test_what_changes_the_measurement_changes_the_id(tmp_path: Path, monkeypatch
         only(tmp_path, replace(base, compile={**EAGER, "dynamic": True})),
         only(tmp_path, replace(base, scenario=one_case(dtype="bf16"))),
         only(tmp_path, replace(base, timing={**QUICK, "time_cap_s": 0.7})),
+        only(tmp_path, base, check=Check(enabled=False)),
+        only(tmp_path, base, check=Check(forward_factor=3.0)),
+        only(tmp_path, base, check=Check(backward_factor=4.0)),
         only(tmp_path, base, seed=1),
         only(tmp_path, base, device=replace(CPU, name="another")),
     ]
@@ -35,6 +41,7 @@ def test_what_changes_the_measurement_changes_the_id(tmp_path: Path, monkeypatch
     others.append(only(tmp_path, base))
     hashes = [cell.id[-8:] for cell in [plain, *others]]
     assert len(set(hashes)) == len(hashes)
+    assert len({cell.columns["measurement"] for cell in [plain, *others]}) == len(hashes)
 
 
 def test_overridden_fields_of_a_preset_are_part_of_its_name_in_a_record(tmp_path: Path) -> None:
@@ -86,6 +93,7 @@ def test_what_does_not_change_the_measurement_keeps_the_id(tmp_path: Path) -> No
         only(tmp_path, base, device=GPU, pool=replace(settings(tmp_path).pool, timeout_s=3.0)),
     ]
     assert {cell.id for cell in same} == {plain.id}
+    assert {cell.columns["measurement"] for cell in same} == {plain.columns["measurement"]}
 
 
 def test_more_replicates_keep_those_that_are_done(tmp_path: Path) -> None:
@@ -93,6 +101,14 @@ def test_more_replicates_keep_those_that_are_done(tmp_path: Path) -> None:
     few = make(tmp_path, combination())
     many = make(tmp_path, combination(timing={**QUICK, "replicates": 3}))
     assert {cell.id for cell in few.cells} < {cell.id for cell in many.cells}
+
+
+def test_replicates_are_of_one_measurement(tmp_path: Path) -> None:
+    """Three processes differ in their ids alone; the digest is that of the six cases."""
+    cells = make(tmp_path, combination(timing={**QUICK, "replicates": 3})).cells
+    assert len({cell.id for cell in cells}) == 18
+    assert len({cell.columns["measurement"] for cell in cells}) == 6
+    assert len({(cell.columns["measurement"], cell.group) for cell in cells}) == 6
 
 
 def test_an_id_names_its_parts_and_fits_a_file_name(tmp_path: Path) -> None:
@@ -141,12 +157,14 @@ def test_an_infinite_constant_is_no_obstacle(tmp_path: Path) -> None:
 def test_ids_do_not_depend_on_the_process(tmp_path: Path) -> None:
     """The hash is sha256 of text, not Python's own, which every process salts: resume works from another one."""
     cell = only(tmp_path, combination(impl=impl("naive", distribution=None), scenario=one_case()))
-    text = (
+    hashed = (
         '{"case":{"batch_size":1,"bias":"none","causal":true,"direction":"fwd","dtype":"fp32","head_dim":16,'
         '"head_dim_v":16,"kv_len":32,"num_heads":4,"num_kv_heads":4,"q_len":32,"window":null},'
+        '"check":{"backward_factor":3.0,"enabled":true,"forward_factor":2.0},'
         '"compile":{"dynamic":false,"fullgraph":true,"mode":null,"name":"eager"},"device":"AMD EPYC",'
         '"impl":{"_target_":"attnsweep.impls.naive.NaiveAttention","distribution":null,"layout":"bhsd",'
-        '"name":"naive"},"kernels":null,"protocol":3,"replicate":0,"seed":0,'
+        '"name":"naive"},"kernels":null,"protocol":3,%s"seed":0,'
         '"timing":{"cache":"hot","name":"quick","sustained":false,"time_cap_s":0.6},"variant":"","version":null}'
     )
-    assert cell.id[-8:] == hashlib.sha256(text.encode()).hexdigest()[:8]
+    for said, replicate in ((cell.id[-8:], '"replicate":0,'), (cell.columns["measurement"], "")):
+        assert said == hashlib.sha256((hashed % replicate).encode()).hexdigest()[:8]

@@ -14,6 +14,7 @@ from attnsweep.errors import Status
 from attnsweep.plan import Cell
 from attnsweep.pool.ending import Ending
 from attnsweep.records import MEASURED, Record
+from attnsweep.schema import Check
 from sweeps import CPU, GPU, combination, ending, failed, impl, measured, one_case, settings
 
 HOME = os.path.expanduser("~")
@@ -130,6 +131,47 @@ def test_an_outcome_that_makes_no_record_becomes_an_error_with_its_reason(tmp_pa
         assert values["impl"] == "naive"
         assert values["wall_s"] == pytest.approx(3.5)
         assert all(values[name] is None for name in MEASURED)
+
+
+INT8 = {"class": "int8", "cosine": 0.99, "rel_l1": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("check", "precision", "direction", "loose"),
+    [
+        (Check(), None, "fwd_bwd", False),
+        (Check(forward_factor=1.0, backward_factor=1.0), None, "fwd_bwd", False),
+        (Check(forward_factor=2.5), None, "fwd", True),
+        (Check(forward_factor=2.5), None, "bwd", False),
+        (Check(backward_factor=3.5), None, "bwd", True),
+        (Check(backward_factor=3.5), None, "fwd_bwd", True),
+        (Check(backward_factor=3.5), None, "fwd", False),
+        (Check(forward_factor=2.5), INT8, "fwd", False),
+        (Check(), {**INT8, "cosine": 0.999, "rel_l1": 0.05}, "fwd", False),
+        (Check(), {**INT8, "cosine": 0.9}, "fwd", True),
+        (Check(), {**INT8, "rel_l1": 0.2}, "fwd", True),
+    ],
+)
+def test_what_passed_a_looser_check_says_so(
+    tmp_path: Path, check: Check, precision: dict[str, Any] | None, direction: str, loose: bool
+) -> None:
+    """A factor, or a limit of a quantised class, that allows more than what comes with attnsweep; and that was asked."""
+    one = combination(impl=impl("a", precision=precision), scenario=one_case(direction=direction))
+    (planned,) = planning.make(settings(tmp_path, check=check), [one], [GPU]).cells
+    for said, expected in (("passed", loose), ("failed", loose), ("skipped: check.enabled=false", False)):
+        flags = recording.row(planned, GPU, ending(measured(check=said)))["flags"]
+        assert flags == (["loose_check"] if expected else [])
+
+
+@pytest.mark.parametrize("status", [Status.UNSUPPORTED, Status.MISSING])
+def test_what_had_no_process_says_which_measurement_it_would_have_been(tmp_path: Path, status: Status) -> None:
+    """The digest is in every record: one that had a process has the same."""
+    one = cell(tmp_path)
+    known = recording.write_known(one, status, "because", tmp_path).values["measurement"]
+    ran = write(tmp_path, ending(failed(Status.ERROR)))["measurement"]
+    broken = write(tmp_path, ending(measured(no_such_column=1)))["measurement"]
+    assert known == ran == broken == one.columns["measurement"]
+    assert len(known) == 8
 
 
 def test_telemetry_inside_the_window_is_summarised(tmp_path: Path) -> None:

@@ -44,19 +44,20 @@ def to_cell(
     impl, compile, fields_of_case = combination.impl, combination.compile, case.to_dict()
     timing = _on_cpu(combination.timing) if device.kind == "cpu" else combination.timing
     work, events = impls.work(impl, case), DEVICE_EVENTS[draft.host.framework]
-    cell_id = identity.cell_id(
+    check = asdict(settings.check)
+    hashed = identity.hashed(
         impl=impl,
         variant=combination.variant,
         compile=compile,
         case=fields_of_case,
-        case_name=case.name,
         timing=timing,
-        replicate=replicate,
+        check=check,
         seed=settings.seed,
         version=draft.version,
         device_name=device.name,
         protocol=records.PROTOCOL,
     )
+    cell_id = identity.cell_id(hashed, case.name, replicate)
     payload = {
         "id": cell_id,
         "impl": impl,
@@ -64,7 +65,7 @@ def to_cell(
         "compile": compile,
         "case": fields_of_case,
         "timing": timing,
-        "check": asdict(settings.check),
+        "check": check,
         "seed": settings.seed,
         "replicate": replicate,
         "device": device.to_dict(),
@@ -74,6 +75,7 @@ def to_cell(
         **fields_of_case,
         "sweep": settings.name,
         "cell_id": cell_id,
+        "measurement": identity.measurement(hashed),
         "replicate": replicate,
         "impl": impl["name"],
         "variant": combination.variant,

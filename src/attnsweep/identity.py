@@ -1,4 +1,4 @@
-"""What a cell is called: the id that makes a sweep resumable."""
+"""What a cell is called: the id that makes a sweep resumable, and the digest of what may be pooled with it."""
 
 from __future__ import annotations
 
@@ -20,49 +20,63 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
-def cell_id(
+def hashed(
     *,
     impl: Mapping[str, Any],
     variant: str,
     compile: Mapping[str, Any],
     case: Mapping[str, Any],
-    case_name: str,
     timing: Mapping[str, Any],
-    replicate: int,
+    check: Mapping[str, Any],
     seed: int,
     version: str | None,
     device_name: str,
     protocol: int,
-) -> str:
-    """`<impl>[-<variant>]-<compile>-<case>-<replicate>-<8 hex>`, a file name of letters, digits and . _ = -.
+) -> dict[str, Any]:
+    """All that changes a measurement, the replicate aside: what `measurement` and `cell_id` are made of.
 
-    Hashed is what changes the measurement: the implementation with its environment, variant, compile mode,
-    case, timing, replicate, seed, version of the library, source of our kernels where it uses them, the device's
-    name, and the protocol's version. Not hashed is where and when the cell runs, and how many replicates there are
-    beside it: asking for more keeps those that are done.
+    That is the implementation with its environment, variant, compile mode, case, timing, how outputs are checked, seed,
+    version of the library, source of our kernels where it uses them, the device's name, and the protocol's version.
+    Not in it is where and when a cell runs, and how many replicates there are beside it: asking for more keeps those
+    that are done.
     """
-    hashed = {
+    return {
         "impl": {key: value for key, value in impl.items() if key != "isolation"},
         "variant": variant,
         "compile": dict(compile),
         "case": dict(case),
         "timing": {key: value for key, value in timing.items() if key != "replicates"},
-        "replicate": replicate,
+        "check": dict(check),
         "seed": seed,
         "version": version,
         "kernels": kernels_digest() if _uses_kernels(str(impl.get("_target_")), canonical(impl)) else None,
         "device": device_name,
         "protocol": protocol,
     }
+
+
+def measurement(fields: Mapping[str, Any]) -> str:
+    """8 hex of what `hashed` returned: equal for all replicates of one measurement."""
+    return _digest(fields)
+
+
+def cell_id(fields: Mapping[str, Any], case_name: str, replicate: int) -> str:
+    """`<impl>[-<variant>]-<compile>-<case>-<replicate>-<8 hex>`, a file name of letters, digits and . _ = -.
+
+    `fields` are what `hashed` returned; the hex is of them and the replicate.
+    """
     parts = {
-        "impl": str(impl["name"]),
-        "variant": variant,
-        "compile": str(compile["name"]),
+        "impl": str(fields["impl"]["name"]),
+        "variant": fields["variant"],
+        "compile": str(fields["compile"]["name"]),
         "case": case_name,
     }
     words = [_file_part(value, _LONGEST[part]) for part, value in parts.items() if value]
-    digest = hashlib.sha256(canonical(hashed).encode()).hexdigest()[:8]
-    return "-".join([*words, str(replicate), digest])
+    return "-".join([*words, str(replicate), _digest({**fields, "replicate": replicate})])
+
+
+def _digest(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(fields).encode()).hexdigest()[:8]
 
 
 def _file_part(text: str, longest: int) -> str:

@@ -16,7 +16,9 @@ from attnsweep import impls, metrics
 from attnsweep.case import Case
 from attnsweep.environment import machine
 from attnsweep.errors import RecordError, Status
+from attnsweep.impls.base import LIMITS
 from attnsweep.records import MEASURED, Record
+from attnsweep.schema import Check
 
 if TYPE_CHECKING:
     from attnsweep.devices import Device
@@ -120,6 +122,8 @@ def row(cell: Cell, device: Device, ending: Ending) -> dict[str, Any]:
     flags = ending.flags.union(columns.get("flags") or [])
     if set(columns["throttle"] or []) - _HARMLESS:
         flags |= {"throttled"}
+    if columns.get("check") in ("passed", "failed") and _loosened(cell):
+        flags |= {"loose_check"}
     if ending.status is Status.OK and columns.get("latency_ms"):
         columns.update(_under_load(_inside(telemetry, windows.get("load")), columns.get("sustained_ms")))
         flags |= _rated(columns, cell, inside)
@@ -127,6 +131,17 @@ def row(cell: Cell, device: Device, ending: Ending) -> dict[str, Any]:
         columns = {name: value for name, value in columns.items() if name not in MEASURED}
     columns["flags"] = sorted(flags)
     return columns
+
+
+def _loosened(cell: Cell) -> bool:
+    """Whether the check of a cell's output allowed more than the shipped one does."""
+    precision = impls.precision(cell.payload["impl"])
+    if precision is not None:
+        return bool(precision["cosine"] < LIMITS["cosine"] or precision["rel_l1"] > LIMITS["rel_l1"])
+    check, shipped, direction = Check(**cell.payload["check"]), Check(), cell.payload["case"]["direction"]
+    return ("fwd" in direction and check.forward_factor > shipped.forward_factor) or (
+        "bwd" in direction and check.backward_factor > shipped.backward_factor
+    )
 
 
 def _rated(columns: dict[str, Any], cell: Cell, inside: list[Mapping[str, Any]]) -> set[str]:

@@ -44,6 +44,12 @@ COLUMNS: tuple[Column, ...] = (
         ("schema_version", "int", "", "version of this table of columns"),
         ("sweep", "str", "", "name of the sweep, its folder below output_dir"),
         ("cell_id", "str", "", "impl-compile-case-replicate-hash; the record's file name"),
+        (
+            "measurement",
+            "str",
+            "",
+            "8 hex of all that changes the measurement, the replicate aside: rows that differ in it are never pooled",
+        ),
         ("replicate", "int", "", "number of the process among equal ones, from 0"),
         ("impl", "str", "", "name of the implementation"),
         ("variant", "str", "", "fields of the implementation overridden in this run, else empty"),

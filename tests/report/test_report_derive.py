@@ -111,9 +111,10 @@ def test_a_table_of_one_timer_says_what_it_leaves_out() -> None:
     assert split(only([row("fa2", 1.0), row("flex", 1.1)])) == ""
 
 
-def test_the_unchecked_neither_wins_nor_counts() -> None:
-    """A time of an output that nobody compared is shown, marked and not ranked."""
-    section = only([row("fa2", 0.5, flags=["unchecked"]), row("flex", 1.0), row("naive", 2.0)])
+@pytest.mark.parametrize("flag", ["unchecked", "loose_check"])
+def test_the_unchecked_neither_wins_nor_counts(flag: str) -> None:
+    """A time of an output that nobody compared, or not as strictly as others, is shown, marked and not ranked."""
+    section = only([row("fa2", 0.5, flags=[flag]), row("flex", 1.0), row("naive", 2.0)])
     assert section.cases[0].fastest == ("flex",)
     assert section.cases[0].measured["fa2"].latency_ms == 0.5
     assert "fa2" not in [one.label.text for one in section.standings]

@@ -23,6 +23,7 @@ __all__ = [
     "bind",
     "build",
     "framework",
+    "precision",
     "why_missing",
     "why_not_on",
     "why_unsupported",
@@ -87,6 +88,12 @@ def work(impl: dict[str, Any], case: Case) -> Work:
     """What one call of the implementation does in this case. Imports no library."""
     with _asking(impl):
         return build(impl).work(case)
+
+
+def precision(impl: dict[str, Any]) -> dict[str, Any] | None:
+    """The class in which the implementation computes and the limits of its check, None for the case's own precision."""
+    with _asking(impl):
+        return build(impl).precision
 
 
 def keywords(cls: type) -> dict[str, bool]:

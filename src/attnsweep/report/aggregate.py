@@ -22,7 +22,7 @@ MEASURED = 3
 FLOOR = 0.02
 
 #: Flags of results that are shown and never compared.
-NOT_RANKED = ("implausible", "unchecked", "ceiling")
+NOT_RANKED = ("implausible", "unchecked", "loose_check", "ceiling")
 
 #: How the mark of a result begins that is not in the case's own precision; its class follows.
 PRECISION = "precision "

@@ -15,6 +15,7 @@ MEANINGS = {
     "unproven": "the names of the kernels that ran could not be seen",
     "substituted": "the compiler replaced the formula by another implementation's kernel: see Kernels",
     "unchecked": "the output was not compared with a reference (check.enabled=false): not ranked",
+    "loose_check": "its check allowed larger errors than the one that attnsweep comes with: not ranked",
     "contended": "the CPU was shared while samples were taken",
     "implausible": "faster than the device's arithmetic or memory allows: not ranked",
     "launch_bound": "launching takes longer than computing: there is no sustained load to time",
