@@ -103,6 +103,19 @@ def test_autotuning_is_a_part_of_compiling_and_free_once_cached(compiler):
     assert columns["autotune_s"] == 0.0
 
 
+@pytest.mark.parametrize(
+    ("mode", "fused"), [("eager", []), ("default", ["_scaled_dot_product_flash_attention_for_cpu"])]
+)
+def test_a_formula_that_the_compiler_replaced_on_a_cpu_is_flagged(compiler, mode, fused):
+    """Inductor's own kernel of attention is an operator that the formula never runs, and is named."""
+    impl = {"name": "naive", "_target_": "attnsweep.impls.naive.NaiveAttention", "layout": "bhsd"}
+    columns = run(resolved({**impl, "kernels": {"never": ["flash|cudnn|fmha"]}}, CASE, mode))["columns"]
+    assert ("substituted" in columns["flags"]) == bool(fused)
+    assert columns.get("kernel_names", []) == [f"aten::{name}" for name in fused]
+    tolerant = run(resolved(impl, CASE, mode))["columns"]
+    assert "substituted" not in tolerant["flags"]
+
+
 def test_an_eager_cell_has_no_compile_columns():
     """Null, not zero: there was nothing to compile."""
     columns = run(cell("ok", "eager"))["columns"]

@@ -155,7 +155,7 @@ INT8 = {"class": "int8", "cosine": 0.99, "rel_l1": 0.1}
 def test_what_passed_a_looser_check_says_so(
     tmp_path: Path, check: Check, precision: dict[str, Any] | None, direction: str, loose: bool
 ) -> None:
-    """A factor, or a limit of a quantised class, that allows more than what comes with attnsweep; and that was asked."""
+    """A factor or a limit of a quantised class that was asked for and allows more than what comes with attnsweep."""
     one = combination(impl=impl("a", precision=precision), scenario=one_case(direction=direction))
     (planned,) = planning.make(settings(tmp_path, check=check), [one], [GPU]).cells
     for said, expected in (("passed", loose), ("failed", loose), ("skipped: check.enabled=false", False)):

@@ -235,7 +235,12 @@ COLUMNS: tuple[Column, ...] = (
     ),
     *_group(
         "proof",
-        ("kernel_names", "strs", "", "GPU kernels that ran in one call; null where they could not be seen"),
+        (
+            "kernel_names",
+            "strs",
+            "",
+            "GPU kernels that ran in one call, on a CPU operators that never should; null where none could be seen",
+        ),
         (
             "kernel_count",
             "int",

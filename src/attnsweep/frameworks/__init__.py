@@ -187,6 +187,9 @@ class Framework(Protocol):
     def compile_cache(self) -> str | None:
         """Whether the compiler's disk cache answered: hit, miss, or None where nothing was compiled."""
 
+    def operators(self, call: Callable[[], Any]) -> list[str]:
+        """The operators that one call ran, from compiled code too, each once; none where the framework does not tell."""
+
     # device
     def synchronize(self) -> None:
         """Wait for the device."""

@@ -296,6 +296,9 @@ class Jax:
     def compile_cache(self) -> str | None:
         return None
 
+    def operators(self, call: Callable[[], Any]) -> list[str]:
+        return []
+
     # device
 
     def synchronize(self) -> None:

@@ -345,6 +345,12 @@ class Torch:
             return "miss"
         return "hit" if counters.get("inductor.fxgraph_cache_hit", 0) else None
 
+    def operators(self, call: Callable[[], Any]) -> list[str]:
+        with torch.autograd.profiler.profile() as seen:
+            call()
+        # What is no operator (a compiled region, its cache's key) has no namespace
+        return list(dict.fromkeys(one.name for one in seen.function_events if "::" in one.name))
+
     # device
 
     def synchronize(self) -> None:
