@@ -16,6 +16,7 @@ worker may run in an environment of its own.
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import ClassVar
 
@@ -89,3 +90,23 @@ class CompileError(CellError):
     """Building, JIT compilation or torch.compile failed; never answered by running eager."""
 
     status = Status.COMPILE_ERROR
+
+
+#: Where in its source Triton's compiler met what is wrong: a position, the lines up to it, and a caret below the last.
+_PLACE = re.compile(r"at \d+:\d+:\n(?:(?:.*\n)*?\s*\^|\s*<source \w+>)[ ]*(?:\n|$)")
+
+
+def said(error: BaseException) -> str:
+    """What an exception says is wrong: its message without the place in a source, or where there is no more to it (an
+    error in a function that was called from there) what its cause says; empty where nobody says anything.
+    """
+    text = _PLACE.sub("", str(error)).strip()
+    if error.__cause__ is not None and (not text or text.endswith(":")):
+        return f"{text} {said(error.__cause__) or type(error.__cause__).__name__}".strip()
+    return text
+
+
+def first_line(text: str) -> str:
+    """The first line that is not blank, with the next where it only announces that."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else "no message"

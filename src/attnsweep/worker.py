@@ -17,7 +17,7 @@ from typing import Any, Callable, Iterator
 
 from attnsweep import check, frameworks, impls, inputs, metrics
 from attnsweep.case import Case
-from attnsweep.errors import CellError, CompileError, Incorrect, Missing, Status
+from attnsweep.errors import CellError, CompileError, Incorrect, Missing, Status, said
 from attnsweep.frameworks import Framework
 from attnsweep.timing import cupti, measure
 from attnsweep.timing.subject import Subject
@@ -227,7 +227,7 @@ class _Story:
 
     def status_of(self, error: BaseException) -> tuple[Status, str]:
         """The status that an exception means, and its reason in a line."""
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = " ".join(said(error).split()) or type(error).__name__
         if isinstance(error, CellError):
             return error.status, text
         if isinstance(error, MemoryError):

@@ -188,7 +188,7 @@ class Framework(Protocol):
         """Whether the compiler's disk cache answered: hit, miss, or None where nothing was compiled."""
 
     def operators(self, call: Callable[[], Any]) -> list[str]:
-        """The operators that one call ran, from compiled code too, each once; none where the framework does not tell."""
+        """The operators that one call ran, also from compiled code, each once; none where they are not told."""
 
     # device
     def synchronize(self) -> None:

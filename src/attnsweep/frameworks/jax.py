@@ -18,7 +18,7 @@ import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 
-from attnsweep.errors import Missing, Status, Unsupported
+from attnsweep.errors import Missing, Status, Unsupported, first_line
 from attnsweep.frameworks import DEVICE_EVENTS, Given
 
 try:
@@ -60,7 +60,7 @@ class Room:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None and _out_of_memory(error):
-            raise OutOfMemory(_first_line(str(error))) from error
+            raise OutOfMemory(first_line(str(error))) from error
 
 
 _ROOM = Room()
@@ -351,10 +351,10 @@ class Jax:
     def status_of(self, error: BaseException) -> tuple[Status, str] | None:
         text = str(error)
         if isinstance(error, OutOfMemory) or _out_of_memory(error):
-            return Status.OOM, _first_line(text)
+            return Status.OOM, first_line(text)
         refused = isinstance(error, jax.errors.JaxRuntimeError) and text.startswith("UNIMPLEMENTED")
         if refused or isinstance(error, NotImplementedError) or any(refusal in text for refusal in _REFUSALS):
-            return Status.UNSUPPORTED, f"JAX: {_first_line(text)}"
+            return Status.UNSUPPORTED, f"JAX: {first_line(text)}"
         return None
 
 
@@ -365,7 +365,7 @@ def _first_device(platform: str) -> Any:
     except (RuntimeError, AssertionError) as error:  # the latter where JAX sees no /dev/nvidia*
         if platform == "cpu":
             raise
-        why = _first_line(str(error))
+        why = first_line(str(error))
         raise Missing(f"this JAX finds no GPU ({why}); its CUDA build comes with: pip install 'jax[cuda13]'") from error
 
 
@@ -395,11 +395,6 @@ def _cudnn_version() -> str | None:
 
 def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, jax.errors.JaxRuntimeError) and str(error).startswith("RESOURCE_EXHAUSTED")
-
-
-def _first_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0] if lines else "no message"
 
 
 def load(device: dict[str, Any]) -> Jax:

@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterator
 
 import torch
 
-from attnsweep.errors import CompileError, GraphUnsupported, Status
+from attnsweep.errors import CompileError, GraphUnsupported, Status, first_line, said
 from attnsweep.frameworks import DEVICE_EVENTS, Given
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
@@ -372,7 +372,7 @@ class Torch:
             torch.cuda.synchronize()
             if type(error).__name__ == "RecompileError":
                 raise
-            raise GraphUnsupported(f"{type(error).__name__}: {_first_line(str(error))}") from error
+            raise GraphUnsupported(f"{type(error).__name__}: {first_line(str(error))}") from error
 
     def stream(self) -> int | None:
         return int(torch.cuda.current_stream().cuda_stream)
@@ -424,17 +424,17 @@ class Torch:
         return columns
 
     def status_of(self, error: BaseException) -> tuple[Status, str] | None:
-        text = str(error)
+        text = said(error)
         if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in text:
-            return Status.OOM, _first_line(text)
+            return Status.OOM, first_line(text)
         for library, refusals in _REFUSALS.items():
             if any(refusal in text for refusal in refusals):
-                return Status.UNSUPPORTED, f"{library}: {_first_line(text)}"
+                return Status.UNSUPPORTED, f"{library}: {first_line(text)}"
         modules = [cls.__module__ for cls in type(error).__mro__]
         if any(module.startswith(("torch._dynamo", "torch._inductor", "triton.")) for module in modules):
             inner = getattr(error, "inner_exception", None)
             if isinstance(inner, torch.OutOfMemoryError):
-                return Status.OOM, _first_line(str(inner))
+                return Status.OOM, first_line(str(inner))
             return Status.COMPILE_ERROR, _compiler_says(type(error).__name__, text)
         return None
 
@@ -447,13 +447,8 @@ def _compiler_says(kind: str, text: str) -> str:
     if kind == "RecompileError":
         return f"a call after the warm ones was compiled again, because a guard failed: {'; '.join(guards[:1])}"
     if kind == "Unsupported":
-        return f"graph break: {': '.join([_first_line(text), *why[:1]])}"
-    return f"{kind}: {_first_line(text)}"
-
-
-def _first_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0] if lines else "no message"
+        return f"graph break: {': '.join([first_line(text), *why[:1]])}"
+    return f"{kind}: {first_line(text)}"
 
 
 def load(device: dict[str, Any]) -> Torch:

@@ -1,0 +1,88 @@
+"""What an exception says becomes a reason: what is wrong, not where in which source it was met."""
+
+import pytest
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from attnsweep.errors import Status, first_line, said
+from attnsweep.frameworks.torch import Torch
+
+PLACE = "at 118:14:\n    q = tl.load(q_ptr)\n    qk = tl.dot(q, k, trans_b=True)\n              ^\n"
+NO_TRANSPOSE = "dot() got an unexpected keyword argument 'trans_b'"
+
+
+@triton.jit
+def transposes(pointer, n: tl.constexpr):
+    x = tl.zeros((16, 16), tl.float32)
+    tl.store(pointer, tl.dot(x, x, trans_b=True))
+
+
+@triton.jit
+def helper(x):
+    return tl.dot(x, x, trans_b=True)
+
+
+@triton.jit
+def transposes_in_a_function(pointer, n: tl.constexpr):
+    tl.store(pointer, helper(tl.zeros((16, 16), tl.float32)))
+
+
+@triton.jit
+def asserts(pointer, n: tl.constexpr):
+    tl.static_assert(n > 8, "n is too small")
+    tl.store(pointer, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "reason"),
+    [
+        (transposes, f"CompilationError: {NO_TRANSPOSE}"),
+        (transposes_in_a_function, f"CompilationError: {NO_TRANSPOSE}"),
+        (asserts, "CompileTimeAssertionFailure: n is too small"),
+    ],
+)
+def test_what_tritons_compiler_refuses_is_the_reason(monkeypatch, kernel, reason):
+    """A real kernel that does not compile for a GPU: the message has its place first, or nothing else."""
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")  # it warns of its default
+    source = ASTSource(fn=kernel, signature={"pointer": "*fp32", "n": "constexpr"}, constexprs={(1,): 4})
+    with pytest.raises(triton.CompilationError) as refused:
+        triton.compile(source, target=GPUTarget("cuda", 90, 32))
+    assert str(refused.value).startswith("at ")
+    status = Torch({"kind": "cpu"}).status_of(refused.value)
+    assert status == (Status.COMPILE_ERROR, reason)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (f"{PLACE}{NO_TRANSPOSE}", NO_TRANSPOSE),
+        (f"CompilationError: {PLACE}{NO_TRANSPOSE}\n\nSet X=1 for more", f"CompilationError: {NO_TRANSPOSE}"),
+        (f"backend='inductor' raised:\nCompilationError: {PLACE}no", "backend='inductor' raised: CompilationError: no"),
+        ("at 1:2:\n <source unavailable>\nno", "no"),
+        ("two\nlines", "two"),
+        ("\n  indented\nmore", "indented"),
+        ("where:\n\n  here\nmore", "where: here"),
+        ("look at 5:3: it ends", "look at 5:3: it ends"),
+        ("it ends:", "it ends:"),
+        ("", "no message"),
+    ],
+)
+def test_the_line_that_says_what_is_wrong(message, expected):
+    """Of a message of many lines; one that only announces the next has it beside it."""
+    assert first_line(said(RuntimeError(message))) == expected
+
+
+@pytest.mark.parametrize(
+    ("cause", "expected"), [(ValueError("inner\nmore"), "inner\nmore"), (ValueError(), "ValueError")]
+)
+def test_who_says_nothing_has_a_cause(cause, expected):
+    """A place alone, or a name and a place, are followed by what was met there."""
+    for message, before in ((PLACE, ""), (f"CompilationError: {PLACE}", "CompilationError: "), ("", "")):
+        error = RuntimeError(message)
+        error.__cause__ = cause
+        assert said(error) == f"{before}{expected}"
+    error = RuntimeError("says enough")
+    error.__cause__ = cause
+    assert said(error) == "says enough"
