@@ -101,6 +101,21 @@ def test_the_bar_shows_how_many_how_many_failed_and_the_last_result(cells: list[
     assert cells[0].columns["case"] + ": ok" not in plain
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_result_says_what_bears_on_its_speed(cells: list[Cell], terminal: bool) -> None:
+    """Beside the latency, without a word of what does not; a failure has its reason alone."""
+    report_, out = report(Clock(), terminal=terminal, width=200)
+    flags = ("contended", "graph_unsupported", "loose_check", "no_room", "unproven", "unstable")
+    with report_:
+        report_.cell(cells[0], Outcome(Status.OK, 23.914, None, flags))
+        if report_.bar is not None:
+            report_.bar.refresh()
+        said = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue()).rstrip()
+        assert said.endswith(": ok 23.91 ms, contended, loose_check, unstable")
+        report_.cell(cells[1], Outcome(Status.CRASHED, None, "died of SIGSEGV", ("contended",)))
+    assert "crashed, contended" not in out.getvalue()
+
+
 def test_a_long_name_is_cut_and_what_is_said_of_it_is_not(cells: list[Cell]) -> None:
     """On eighty columns counts, time left, phase, age and cores are all there."""
     cells[0].columns["impl"] = "a_long_name_of_an_implementation"

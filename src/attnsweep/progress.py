@@ -41,6 +41,15 @@ _COUNTS_WIDTH = 34
 #: Where there is no terminal, a cell that takes so many seconds is spoken of, and again after as many.
 _LONG_S = 60.0
 
+#: Flags of a record that bear on its speed, or on whether that counts; the others say how it was timed, or loaded.
+_ON_SPEED = frozenset(
+    {
+        *("contended", "foreign_process", "gpu_busy", "throttled", "unstable", "unsettled", "stepped", "unhidden"),
+        *("substituted", "fallback", "impure", "graph_break", "op_by_op"),
+        *("implausible", "unchecked", "loose_check"),
+    }
+)
+
 #: How often somebody looks for such cells, in seconds.
 _LOOK_S = 5.0
 
@@ -140,7 +149,7 @@ class Report:
         self.count += 1
         failed = outcome.status in FAILURES
         self.failures += failed
-        result = f"{outcome.status} {digits(outcome.latency_ms)} ms" if outcome.latency_ms else str(outcome.status)
+        result = _result(outcome)
         said = f"{label(cell)} {line(cell.columns['case'])}: {result}"
         if outcome.reason:
             said += f" ({line(outcome.reason)})"
@@ -158,6 +167,14 @@ def doing(standing: Standing, now: float) -> str:
     """What a cell does, for how long, and with how much of the CPU where that is known: compiling 41 s, 4.0 cores."""
     cores = "" if standing.cores is None else f", {standing.cores:.1f} cores"
     return f"{_DOING[standing.phase]} {duration(now - standing.since_s)}{cores}"
+
+
+def _result(outcome: Outcome) -> str:
+    """How a cell ended: its status, or the latency and what bears on it: ok 23.91 ms, contended, unstable."""
+    if not outcome.latency_ms:
+        return str(outcome.status)
+    marks = [flag for flag in outcome.flags if flag in _ON_SPEED]
+    return ", ".join([f"{outcome.status} {digits(outcome.latency_ms)} ms", *marks])
 
 
 def _cut(text: str, width: int) -> Text:
