@@ -12,7 +12,7 @@ from attnsweep import environment, resume
 from attnsweep.errors import Status
 from attnsweep.plan import Outcome
 from plans import make, record
-from sweeps import combination, impl
+from sweeps import combination, impl, one_case
 
 
 def test_what_has_a_record_is_done_and_the_rest_is_open(tmp_path: Path) -> None:
@@ -84,3 +84,21 @@ def test_records_to_be_measured_again_are_set_aside(tmp_path: Path) -> None:
     assert [path.stem for path in planned.cells_folder.glob("*.parquet")] == [kept]
     aside = {path.stem: path.read_text() for path in (planned.cells_folder / "replaced").iterdir()}
     assert aside == {cell.id: cell.id for cell in planned.cells[1:]}
+
+
+def test_what_was_set_aside_before_stays(tmp_path: Path) -> None:
+    """Measured again and again: each earlier record of a cell is kept under a name of its own, a dangling link too."""
+    planned = make(tmp_path, combination(scenario=one_case()))
+    planned.cells_folder.mkdir(parents=True)
+    (cell,) = planned.cells
+    for time in ("first", "second", "third"):
+        planned.record_path(cell.id).write_text(time)
+        resume.set_aside(planned)
+    planned.record_path(cell.id).symlink_to("nowhere")
+    resume.set_aside(planned)
+    planned.record_path(cell.id).write_text("fifth")
+    resume.set_aside(planned)
+    folder = planned.cells_folder / "replaced"
+    found = {path.name: path.read_text() for path in folder.iterdir() if not path.is_symlink()}
+    names = [f"{cell.id}{number}.parquet" for number in ("", ".2", ".3", ".5")]
+    assert found == dict(zip(names, ("first", "second", "third", "fifth"), strict=True))

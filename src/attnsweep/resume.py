@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,21 @@ def reopened(plan: Plan, *, force: bool, rerun: Iterable[str]) -> Plan:
 def set_aside(plan: Plan) -> None:
     """Move what stands in the place of open cells' records to cells/replaced/, which no report reads.
 
-    From then on a cell has a record exactly where this run, or one that goes on with it, has measured it. Raises
-    OSError.
+    What is there already stays: the second file of a cell is called `<id>.2.parquet`. From then on a cell has a record
+    exactly where this run, or one that goes on with it, has measured it. Raises OSError.
     """
     for cell in plan.open:
         path = plan.record_path(cell.id)
         if os.path.lexists(path):
             replaced = plan.cells_folder / "replaced"
             replaced.mkdir(exist_ok=True)
-            os.replace(path, replaced / path.name)
+            os.replace(path, _unused(replaced, path))
+
+
+def _unused(folder: Path, path: Path) -> Path:
+    """The first of this name and its successors, `name.2.parquet` and on, that nothing in `folder` has."""
+    names = (path.name if number == 1 else f"{path.stem}.{number}{path.suffix}" for number in count(1))
+    return next(folder / name for name in names if not os.path.lexists(folder / name))
 
 
 def begun(plan: Plan) -> dict[str, str]:
