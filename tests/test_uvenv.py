@@ -314,9 +314,9 @@ def test_a_library_that_is_not_there_is_for_the_requirements() -> None:
     class Mine(NaiveAttention):
         module = "mylib.sub"
 
-    assert Mine(name="a").install("no").endswith("; install it with: pip install mylib")
+    assert Mine(name="a", distribution="mylib").install("no").endswith("; install it with: pip install mylib")
     assert (
-        Mine(name="a", env={"requirements": []})
+        Mine(name="a", distribution="mylib", env={"requirements": []})
         .install("no")
         .endswith("env.requirements must name what brings it (mylib)")
     )

@@ -235,6 +235,23 @@ def test_what_only_an_import_can_tell_is_not_called_missing(tmp_path, monkeypatc
     assert impls.build({**load("fa2"), "function": "outer.inner.found.attention"}).prepare(case(), "cuda")
 
 
+@pytest.mark.parametrize(
+    ("env", "ways"),
+    [
+        ({}, "put its folder into PYTHONPATH, or install what brings it"),
+        ({"python": "/opt/bin/python"}, "put its folder into env.variables.PYTHONPATH, or install what brings it"),
+        (
+            {"requirements": ["einops"]},
+            "put its folder into env.variables.PYTHONPATH, or what brings it into env.requirements",
+        ),
+    ],
+)
+def test_a_file_of_ones_own_is_not_looked_for_in_the_package_index(env, ways):
+    """Without a distribution nobody knows whose package of that name pip would fetch: PYTHONPATH is named."""
+    impl = {**load("fa2"), "distribution": None, "pip": None, "function": "kk.attend", "env": env}
+    assert impls.why_missing(impl) == f"No module named 'kk'; {ways} (its YAML names no distribution)"
+
+
 def test_a_missing_library_says_how_to_get_it():
     """In the plan, by looking; in the worker, by importing."""
     impl = {**load("fa2"), "function": "no_such_package.attend"}

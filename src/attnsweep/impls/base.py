@@ -222,8 +222,13 @@ class Attention(ABC):
 
     def install(self, why: str) -> str:
         """A sentence that says what is missing and how to get it."""
-        package = self.pip or self.distribution or (self.module or "").partition(".")[0]
-        if self.env.get("requirements") is not None:
+        package, built = self.pip or self.distribution, self.env.get("requirements") is not None
+        if package is None:
+            # A module of the user's own may be called like a stranger's package
+            variable = "env.variables.PYTHONPATH" if built or self.env.get("python") else "PYTHONPATH"
+            other = "what brings it into env.requirements" if built else "install what brings it"
+            return f"{why}; put its folder into {variable}, or {other} (its YAML names no distribution)"
+        if built:
             return f"{why}; its env.requirements must name what brings it ({package})"
         return f"{why}; install it with: pip install {package}"
 
