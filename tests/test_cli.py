@@ -180,6 +180,13 @@ def test_a_study_is_a_whole_sweep_and_the_command_line_wins(sweeps: Sweeps) -> N
         (["impl=naive", "timing.replicats=1"], "there is no key timing.replicats (did you mean replicates?)"),
         (["impl=naive", "compile.mod=x"], "there is no key compile.mod (did you mean mode?)"),
         (["impl=naive", "scenario.seqlen=1"], "there is no key scenario.seqlen (did you mean seq_len?)"),
+        (
+            ["impl=naive", "scenario=prefill,decode", "scenario.kv_len=128"],
+            "scenario.kv_len is no field of prefill, only of decode; a field holds for every scenario of a call: give "
+            "each a call of its own, which with the same name=NAME adds to one sweep",
+        ),
+        (["impl=naive", "scenario=prefill,decode", "scenario.kvlen=1"], "there is no key scenario.kvlen"),
+        (["impl=naive", "device=gpu"], "not 'gpu' (did you mean cuda?)"),
         (["impl=naive", "impl.layuot=1"], "layuot"),
         (["impl=naive", "pool.timout_s=1"], "there is no key pool.timout_s (did you mean timeout_s?)"),
         (["impl=naive", "seed=abc"], "seed must be an integer, not 'abc'"),

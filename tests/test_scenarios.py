@@ -122,7 +122,7 @@ def test_null_heads_and_dims_are_the_plain_ones() -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ({"seqlen": 5}, "no key scenario.seqlen (did you mean seq_len?); the keys are seq_len, batch_size"),
+        ({"seqlen": 5}, "no key scenario.seqlen (did you mean seq_len?); the keys of prefill are seq_len, batch_size"),
         ({"tiny": {"seqlen": 5}}, "no key scenario.tiny.seqlen (did you mean seq_len?)"),
         ({"tiny": 3}, "scenario.tiny must be a mapping"),
         ({"seq_len": []}, "scenario.seq_len is an empty list"),

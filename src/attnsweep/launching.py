@@ -118,6 +118,7 @@ def bind(settings: Settings, combinations: Sequence[Combination]) -> None:
 
     Raises ConfigError for an unknown target or key, a case that is none, or one name for two implementations.
     """
+    scenarios.agree(list({repr(one.scenario): one.scenario for one in combinations}.values()))
     options: dict[str, str | None] = {}
     bound: set[str] = set()  # what was asked once is not asked again: 180 combinations share a handful
     for one in combinations:

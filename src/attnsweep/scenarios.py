@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,11 +137,11 @@ def bind(scenario: Mapping[str, Any]) -> Callable[..., Case]:
     name = scenario.get("name")
     function = _target(name, scenario.get("_target_"))
     parameters = inspect.signature(function).parameters
-    known(_fields(scenario), parameters, "scenario.")
+    known(_fields(scenario), parameters, "scenario.", str(name))
     tiny = scenario.get("tiny") or {}
     if not isinstance(tiny, Mapping):
         raise ConfigError(f"scenario.tiny must be a mapping of fields, not {tiny!r}")
-    known(tiny, parameters, "scenario.tiny.")
+    known(tiny, parameters, "scenario.tiny.", str(name))
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in scenario:
             raise ConfigError(f"scenario {name}: {key} must be given")
@@ -151,6 +151,25 @@ def bind(scenario: Mapping[str, Any]) -> Callable[..., Case]:
             f"scenario.axis must be one of {', '.join(parameters)}, not {axis!r}{nearest(axis, parameters)}"
         )
     return function
+
+
+def agree(several: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ConfigError for a field that one of a sweep's scenarios takes and another of them, which is given it, does
+    not.
+    """
+    takes = {
+        str(one.get("name")): inspect.signature(_target(one.get("name"), one.get("_target_"))).parameters
+        for one in several
+    }
+    for one in several:
+        name = str(one.get("name"))
+        for key in _fields(one):
+            others = [other for other in takes if key in takes[other]]
+            if key not in takes[name] and others:
+                raise ConfigError(
+                    f"scenario.{key} is no field of {name}, only of {', '.join(others)}; a field holds for every "
+                    "scenario of a call: give each a call of its own, which with the same name=NAME adds to one sweep"
+                )
 
 
 def expand(scenario: Mapping[str, Any], scale: str) -> list[Problem]:

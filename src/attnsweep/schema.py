@@ -292,12 +292,15 @@ def check_key(key: str) -> None:
         prefix += f"{part}."
 
 
-def known(given: Iterable[str], choices: Iterable[str], prefix: str) -> None:
-    """Raise ConfigError, with the choices, for the first of `given` that is not among them."""
+def known(given: Iterable[str], choices: Iterable[str], prefix: str, whose: str = "") -> None:
+    """Raise ConfigError, with the choices, for the first of `given` that is not among them; they are the keys of
+    `whose`, where that may be asked.
+    """
     names = list(choices)
     for key in given:
         if key not in names:
-            raise ConfigError(f"there is no key {prefix}{key}{nearest(key, names)}; the keys are {', '.join(names)}")
+            keys = f"the keys of {whose}" if whose else "the keys"
+            raise ConfigError(f"there is no key {prefix}{key}{nearest(key, names)}; {keys} are {', '.join(names)}")
 
 
 def one_of(key: str, value: Any, choices: Iterable[str]) -> None:
@@ -307,9 +310,14 @@ def one_of(key: str, value: Any, choices: Iterable[str]) -> None:
         raise ConfigError(f"{key} must be one of {', '.join(names)}, not {value!r}{nearest(value, names)}")
 
 
+#: What is said for something that is called otherwise here.
+_MEANT = {"gpu": "cuda", "GPU": "cuda"}
+
+
 def nearest(given: Any, choices: Iterable[str]) -> str:
     """A hint at the nearest of `choices`, such as " (did you mean fa2?)", or an empty string."""
-    close = difflib.get_close_matches(str(given), list(choices), n=1)
+    names, meant = list(choices), _MEANT.get(str(given))
+    close = [meant] if meant in names else difflib.get_close_matches(str(given), names, n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
