@@ -410,3 +410,24 @@ def test_the_estimate_grows_with_cells_and_compiling_and_shrinks_with_gpus(tmp_p
     alone, pair = (planning.make(settings(tmp_path), [combination()], gpus).estimate_s for gpus in (twins[:1], twins))
     assert pair == pytest.approx(alone / 2)
     assert replace(one, done={cell.id: Outcome(Status.OK, 1.0, None, ()) for cell in one.cells}).estimate_s == 0
+
+
+@pytest.mark.parametrize("device", [CPU, GPU])
+def test_what_a_cpu_ignores_of_the_timing_is_said(tmp_path: Path, device: Device) -> None:
+    """What was typed and makes no difference there, each once; nothing of what the preset says itself."""
+    typed = ("timing.cache=cold", "timing.sustained=true", "timing.soak_s=2.0", "timing.time_cap_s=0.7", "impl.x=1")
+    asked = {**QUICK, **LOAD, "soak_s": 2.0, "time_cap_s": 0.7}
+    cold = combination(scenario=one_case(), timing=asked, overrides=typed)
+    hot = replace(
+        cold,
+        timing={**asked, "cache": "hot", "sustained": False},
+        overrides=("timing.cache=hot", "timing.sustained=false"),
+    )
+    silent: list[str] = []
+    planning.make(settings(tmp_path), [hot, combination(timing={**QUICK, **LOAD})], [device], say=silent.append)
+    assert silent == []
+    said: list[str] = []
+    planning.make(settings(tmp_path), [hot, cold, cold], [device], say=said.append)
+    fields = "timing.cache=cold, timing.sustained=true, timing.soak_s=2.0"
+    sentence = f"Without effect on a CPU, where the cache is always hot and there is no load: {fields}"
+    assert said == ([sentence] if device is CPU else [])

@@ -110,6 +110,16 @@ def to_cell(
     )
 
 
+def without_effect(combination: Combination, device: Device) -> list[str]:
+    """The overrides of the timing preset, as they were typed, that change nothing on this device."""
+    if device.kind != "cpu":
+        return []
+    kept, asked = _on_cpu(combination.timing), combination.timing
+    typed = (line for line in combination.overrides if line.startswith("timing."))
+    fields = {line: line.removeprefix("timing.").partition("=")[0] for line in typed}
+    return [line for line, field in fields.items() if kept.get(field) != asked.get(field)]
+
+
 def _on_cpu(timing: dict[str, Any]) -> dict[str, Any]:
     """A preset for a CPU, where nothing is evicted before a call and no load is measured, whatever it asks for."""
     kept = {key: value for key, value in timing.items() if key not in _GPU_ONLY}

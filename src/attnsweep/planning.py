@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from attnsweep import environment, identity, impls, resume, scenarios, selection
 from attnsweep.devices import Device
-from attnsweep.drafts import Draft, to_cell
+from attnsweep.drafts import Draft, to_cell, without_effect
 from attnsweep.errors import ConfigError
 from attnsweep.interpreters import build, host, interpreter, versions
 from attnsweep.plan import Cell, Plan
@@ -33,7 +33,7 @@ def make(
     """The plan of a sweep. `hopeless` allows one in which no implementation can do anything.
 
     It writes nothing, but unless `dry_run` is set it builds the environments in which a cell is to run, and tells
-    `say` so: what they hold is part of a cell's identity.
+    `say` so: what they hold is part of a cell's identity. `say` also hears what was asked for to no effect.
 
     Raises ConfigError where GPUs of several kinds are mixed, an environment's interpreter does not answer, or no
     cell is left to run or record.
@@ -42,6 +42,9 @@ def make(
     replicates = max((int(one.timing["replicates"]) for one in combinations), default=0)
     if settings.replicate is not None and combinations and settings.replicate >= replicates:
         raise ConfigError(f"replicate must be below timing.replicates ({replicates}), not {settings.replicate}")
+    idle = dict.fromkeys(line for one in combinations for line in without_effect(one, device))
+    if idle:
+        say(f"Without effect on a CPU, where the cache is always hot and there is no load: {', '.join(idle)}")
     drafts = _versioned(settings, _drafts(settings, combinations, device), say)
     asked = len(drafts) * (1 if settings.replicate is not None else replicates)
     if asked > MOST_JOBS:
