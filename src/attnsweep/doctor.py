@@ -41,8 +41,10 @@ _GIB = 2**30
 
 
 class _Parser(argparse.ArgumentParser):
+    """argparse, with its mistakes as ConfigError: one sentence instead of the usage."""
+
     def error(self, message: str) -> NoReturn:
-        super().error(line(message))
+        raise ConfigError(f"{message} (see {self.prog} --help)")
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,15 @@ class Finding:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print what is found and return 0; raises SystemExit(2) for a mistake in the arguments."""
+    """Print what is found and return 0; 2 for a mistake in the arguments."""
+    try:
+        return _run(_parser().parse_args(argv))
+    except ConfigError as error:
+        print(f"attnsweep-doctor: {line(error)}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="attnsweep-doctor",
         description="Say what this machine has and which implementations it can run.",
@@ -67,11 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--config-dir", metavar="DIR", help="YAML of your own, as for attnsweep")
     parser.add_argument("--markdown", action="store_true", help="print Markdown, as for an issue or a note")
-    arguments = parser.parse_args(argv)
-    try:
-        folders = conf_path.user_folders(arguments.config_dir)
-    except ConfigError as error:
-        parser.error(str(error))
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    folders = conf_path.user_folders(arguments.config_dir)
     for hidden in conf_path.shadowed(folders):
         print(line(hidden), file=sys.stderr)
     found, nvml = gpus()
