@@ -222,6 +222,8 @@ def test_nothing_to_do_is_said_and_exits_by_the_records(
     assert run(tmp_path) == code
     assert fake.ran == []
     assert "Nothing to do: all 6 cells" in capsys.readouterr().out
+    run(tmp_path, combination(scenario=one_case()))
+    assert f"Nothing to do: the one cell of {tmp_path / 's'} has a record." in capsys.readouterr().out
 
 
 def test_the_end_of_a_sweep_names_results_counts_and_what_to_do_next(

@@ -112,7 +112,9 @@ def _run(settings: Settings, planned: Plan, shared: bool, stop: Stop) -> int:
     outcomes = dict(planned.done)
     unrecorded = False
     if not planned.open:
-        out.print(f"Nothing to do: all {len(planned.cells)} cells of {planned.folder} have a record.")
+        cells = len(planned.cells)
+        all_of_them = "the one cell" if cells == 1 else f"all {cells} cells"
+        out.print(f"Nothing to do: {all_of_them} of {planned.folder} {'has' if cells == 1 else 'have'} a record.")
     with progress.Report(out, len(planned.to_run)) as report:
 
         def finished(cell: Cell, device: Device, ending: Ending) -> None:
