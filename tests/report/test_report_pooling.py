@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
-from report_records import prefill, values
+from report_records import prefill, values, write
 
 from attnsweep.errors import Status
 from attnsweep.report.build import content_of
 from attnsweep.report.derive import derive
-from attnsweep.report.load import Loaded
+from attnsweep.report.load import CONFIGURATION, Loaded, load
 from attnsweep.report.machines import machine_table
 from attnsweep.report.notes import Footnotes
-from attnsweep.report.pooling import newest_group
+from attnsweep.report.pooling import choose
 from attnsweep.report.sections import Derived
 from attnsweep.report.summary import standings_table
 
@@ -29,7 +31,7 @@ def only(derived: Derived) -> Any:
     return derived.sections[0].cases[0].measured["fa2"]
 
 
-@pytest.mark.parametrize("column", ["gpu_uuid", "driver", "torch", "jax", "timing", "sweep"])
+@pytest.mark.parametrize("column", ["gpu_uuid", "driver", "torch", "jax", "measurement", CONFIGURATION])
 def test_what_differs_is_not_pooled_and_the_newest_speaks(column: str) -> None:
     """The older measurement is not in the number, the reader is told, and it is not counted among the processes."""
     rows = [(0, 1.0, "one"), (5, 3.0, "other"), (1, 1.2, "one")]
@@ -38,6 +40,70 @@ def test_what_differs_is_not_pooled_and_the_newest_speaks(column: str) -> None:
     assert (one.latency_ms, one.ok, one.marks) == (3.0, 1, ("superseded",))
     assert (len(derived.rows), derived.superseded) == (1, 2)
     assert "superseded" in dict(Footnotes(derived).legend())["a"]
+
+
+@pytest.mark.parametrize("column", ["timing", "sweep"])
+def test_of_the_same_in_several_sweeps_the_better_evidence_speaks(column: str) -> None:
+    """Three processes beat a later one, a later three beat three, and what is left out is marked and counted."""
+    old = [at(minute, 1.0, replicate=minute, **{column: "old"}) for minute in range(3)]
+    late = [at(10 + minute, 3.0, replicate=minute, **{column: "late"}) for minute in range(3)]
+    derived = derive([*old, late[0]])
+    one = only(derived)
+    assert (one.latency_ms, one.ok, one.marks) == (1.0, 3, ("outweighed",))
+    assert (derived.outweighed, derived.superseded, len(derived.rows)) == (1, 0, 3)
+    assert "outweighed: the same was measured in another sweep" in dict(Footnotes(derived).legend())["a"]
+    assert only(derive([*old, *(row | {"driver": None} for row in late)])).latency_ms == 3.0
+
+
+def test_a_late_failure_does_not_take_a_result_away() -> None:
+    """A timeout of a quick sweep on a busy machine leaves three good processes where they are."""
+    late = values(POINT, status=Status.TIMEOUT, sweep="late", started_at="2026-11-20T10:09:00+00:00")
+    one = only(derive([at(0), at(1, replicate=1), late]))
+    assert (one.status, one.ok, one.marks) == (Status.OK, 2, ("outweighed",))
+
+
+def test_what_was_found_incorrect_later_has_no_time() -> None:
+    """Three good processes of an earlier sweep do not stand against a wrong output; a later good one does."""
+    wrong = values(POINT, status=Status.INCORRECT, sweep="late", started_at="2026-11-20T10:09:00+00:00")
+    assert only(derive([at(0), at(1, replicate=1), wrong])).status == Status.INCORRECT
+    assert only(derive([wrong, at(10)])).status == Status.OK
+
+
+@pytest.mark.parametrize("timing", ["quick", "standard"])
+def test_better_evidence_of_other_code_is_none(timing: str) -> None:
+    """Code that was changed is measured anew: its one process speaks, by whichever preset."""
+    old = [at(minute, 1.0, replicate=minute, **{CONFIGURATION: "old", "measurement": "aa"}) for minute in range(3)]
+    new = at(10, 3.0, sweep="late", timing=timing, **{CONFIGURATION: "new", "measurement": "bb"})
+    one = only(derive([*old, new]))
+    assert (one.latency_ms, one.ok, one.marks) == (3.0, 1, ("superseded",))
+
+
+def test_under_one_preset_the_measurement_tells_what_the_configuration_does_not() -> None:
+    """A kernel of our own that was edited: equal JSON, another measurement, and the newest speaks."""
+    old = [at(minute, 1.0, replicate=minute, measurement="aa") for minute in range(3)]
+    assert only(derive([*old, at(10, 3.0, sweep="late", measurement="bb")])).latency_ms == 3.0
+    other_preset = at(10, 3.0, sweep="late", timing="standard", measurement="bb")
+    assert only(derive([*old, other_preset])).latency_ms == 1.0
+
+
+def test_an_edited_function_in_one_sweep_is_another_measurement(tmp_path: Path) -> None:
+    """Also among records from before `measurement`; a device, an id and a replicate in the JSON part nothing."""
+    told = [
+        {"id": str(n), "replicate": n, "device": {"uuid": str(n)}, "timing": {"replicates": n}, "impl": {"function": f}}
+        for n, f in enumerate("aab")
+    ]
+    rows = [at(n, 1.0 + n, replicate=n, config=json.dumps(one)) for n, one in enumerate(told)]
+    derived = derive(load([write(tmp_path, rows)]).rows())
+    assert (only(derived).latency_ms, derived.superseded) == (3.0, 2)
+    pooled = derive(load([write(tmp_path / "two", rows[:2])]).rows())
+    assert (only(pooled).latency_ms, pooled.superseded) == (1.5, 0)
+
+
+@pytest.mark.parametrize("config", [None, "", "no JSON", "[1]", "[" * 100_000])
+def test_a_configuration_that_says_nothing_agrees_with_any(config: str | None, tmp_path: Path) -> None:
+    """Nothing fails on it, and its process is pooled."""
+    rows = [at(0, 1.0, config='{"impl": 1}'), at(1, 2.0, replicate=1, config=config)]
+    assert only(derive(load([write(tmp_path, rows)]).rows())).ok == 2
 
 
 def test_what_another_board_measured_than_the_rest_of_its_case_is_marked() -> None:
@@ -62,7 +128,7 @@ def test_a_failure_that_knows_nothing_belongs_to_its_sweep() -> None:
     """It died before it could ask for driver, torch and GPU: it makes the cell partial and opens no group."""
     lost = values(POINT, status=Status.CRASHED, started_at="2026-11-20T10:09:00+00:00")
     lost |= {"driver": None, "torch": None, "gpu_uuid": None}
-    assert newest_group([at(0), lost]) == [0, 1]
+    assert choose([at(0), lost]).speaks == (0, 1)
     one = only(derive([at(0), lost]))
     assert (one.status, one.marks) == (Status.OK, ("partial",))
 
@@ -70,18 +136,18 @@ def test_a_failure_that_knows_nothing_belongs_to_its_sweep() -> None:
 def test_what_does_not_know_its_gpu_brings_no_two_together() -> None:
     """It agrees with either of two that do not agree, and is of one of them: no median goes over both."""
     lacking = [at(9, 1.0, gpu_uuid=None), *(at(n, float(n), gpu_uuid=f"GPU-{n}", driver=None) for n in (2, 8))]
-    assert newest_group(lacking) == [0, 2]
+    assert choose(lacking).speaks == (0, 2)
 
 
-def test_a_newer_sweep_that_failed_speaks_too() -> None:
-    """An old time is no answer once the same no longer works."""
-    broken = values(POINT, status=Status.CRASHED, sweep="later", started_at="2026-11-20T10:09:00+00:00")
+def test_newer_software_that_failed_speaks_too() -> None:
+    """An old time is no answer once it no longer works."""
+    broken = values(POINT, status=Status.CRASHED, torch="2.14", started_at="2026-11-20T10:09:00+00:00")
     assert only(derive([at(0), broken])).status == Status.CRASHED
 
 
 def test_records_without_a_time_do_not_fail() -> None:
     """The earliest there is."""
-    assert newest_group([at(0) | {"started_at": None}, at(0, sweep="b")]) == [1]
+    assert choose([at(0) | {"started_at": None}, at(0, sweep="b")]).speaks == (1,)
 
 
 def test_two_hosts_are_two_devices() -> None:
@@ -95,12 +161,16 @@ def test_two_hosts_are_two_devices() -> None:
 
 
 def test_what_was_superseded_is_said(tmp_path: Any) -> None:
-    """In the lead of the report."""
+    """In the lead of the report, how many records for which reason."""
     import pyarrow as pa
 
-    derived = derive([at(0), at(1, sweep="later")])
+    derived = derive([at(0, torch="old"), at(1, torch="old", replicate=1), at(2), at(3, sweep="later")])
     lead = content_of(derived, Loaded(pa.table({}), 1, 0, ()), ()).lead
-    assert "1 record superseded by newer measurements of the same left out." in lead
+    assert lead[1:] == (
+        "2 records left out: a newer one is of another machine, other software or another configuration (superseded).",
+        "1 record left out: of the same another sweep or timing preset has more processes that are ok, or as many and "
+        "newer (outweighed).",
+    )
 
 
 def test_a_mean_over_different_versions_is_marked() -> None:

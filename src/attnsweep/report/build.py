@@ -44,10 +44,13 @@ METHOD = (
     f"processes' medians; from {ENOUGH} on it is the 95 % interval of the median over processes.",
     f"The fastest is bold. {RULE} Otherwise it is a tie, and all of them are bold: the data do not say which is "
     "faster. Results flagged implausible or unchecked are shown and not ranked.",
-    "Processes are pooled only where host, GPU, driver, torch, JAX, the library's version, timing preset and sweep "
-    "agree; of several such groups the newest counts. Two hosts are two devices, and so are two GPUs of one model that "
-    "measured the same. GPUs among which a sweep shared out its cases are one: each case is of one of them, and what "
-    "another measured of it is marked; means and ranges over cases go over them all.",
+    "Processes are pooled only where host, GPU, driver, torch, JAX, the library's version, the configuration, timing "
+    "preset and sweep agree. Of groups that differ in more than timing preset or sweep the newest counts; of the "
+    "others the one with most processes that are ok, of equals the newest, but never an older time where the newest was "
+    "incorrect.",
+    "Two hosts are two devices, and so are two GPUs of one model that measured the same. GPUs among which a sweep "
+    "shared out its cases are one: each case is of one of them, and what another measured of it is marked; means and ranges "
+    "over cases go over them all.",
     "FLOPs count the visible (query, key) pairs exactly; bytes count every tensor once. Speed-ups are ratios "
     "of latencies in the same case; means of ratios are geometric.",
 )
@@ -98,7 +101,11 @@ def _aside(derived: Derived, loaded: Loaded) -> list[str]:
     if derived.older:
         said.append(f"{count(derived.older, 'record')} of older versions left out (--versions all shows them).")
     if derived.superseded:
-        said.append(f"{count(derived.superseded, 'record')} superseded by newer measurements of the same left out.")
+        why = "a newer one is of another machine, other software or another configuration"
+        said.append(f"{count(derived.superseded, 'record')} left out: {why} (superseded).")
+    if derived.outweighed:
+        why = "of the same another sweep or timing preset has more processes that are ok, or as many and newer"
+        said.append(f"{count(derived.outweighed, 'record')} left out: {why} (outweighed).")
     if loaded.replaced:
         said.append(f"{count(loaded.replaced, 'record')} left out: of one cell the newest counts.")
     return said + [f"Left out, {sentence}." for sentence in loaded.left_out]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from attnsweep.errors import Status
 from attnsweep.report import labels as naming
@@ -11,9 +12,12 @@ from attnsweep.report import standings
 from attnsweep.report.aggregate import measure
 from attnsweep.report.labels import Label
 from attnsweep.report.load import Row
-from attnsweep.report.pooling import newest_group
+from attnsweep.report.pooling import choose
 from attnsweep.report.sections import CASE_FIELDS, CaseRow, Derived, Key
 from attnsweep.report.text import line
+
+#: The labels that have each mark.
+Marks = Mapping[str, frozenset[Label]]
 
 
 def derive(rows: list[Row], versions: str = "newest", baseline: str | None = None) -> Derived:
@@ -37,10 +41,13 @@ def derive(rows: list[Row], versions: str = "newest", baseline: str | None = Non
         for key in places:
             cases[(key, str(row["case"]))].append(index)
     spoken: set[int] = set()
+    superseded: set[int] = set()
     for (key, _), found in cases.items():
-        indices, replaced = _speakers(found, rows, labels)
-        spoken.update(indices)
-        for timer, case in _cases([rows[i] for i in indices], [labels[i] for i in indices], replaced):
+        said = _speakers(found, rows, labels)
+        spoken.update(said.indices)
+        superseded.update(said.superseded)
+        indices = said.indices
+        for timer, case in _cases([rows[i] for i in indices], [labels[i] for i in indices], said.marks):
             tables[replace(key, timer=timer)].append(case)
     sections = [standings.ranked(key, tables[key], wanted) for key in sorted(tables, key=_order)]
     kept = sorted(spoken)
@@ -50,18 +57,35 @@ def derive(rows: list[Row], versions: str = "newest", baseline: str | None = Non
         labels=tuple(labels[index] for index in kept),
         devices=tuple(devices[index] for index in kept),
         older=older,
-        superseded=len(rows) - len(kept),
+        superseded=len(superseded - spoken),
+        outweighed=len(rows) - len(spoken | superseded),
     )
 
 
-def _speakers(indices: list[int], rows: list[Row], labels: list[Label]) -> tuple[list[int], frozenset[Label]]:
-    """Of one case's rows those that speak for their labels, and the labels that have older measurements too."""
+@dataclass(frozen=True)
+class _Speakers:
+    """Of one case's rows those that speak for their labels, those that are superseded, and marks by label for both
+    reasons to leave some out.
+    """
+
+    indices: list[int]
+    superseded: list[int]
+    marks: Marks
+
+
+def _speakers(indices: list[int], rows: list[Row], labels: list[Label]) -> _Speakers:
     groups: dict[Label, list[int]] = defaultdict(list)
     for index in indices:
         groups[labels[index]].append(index)
-    chosen = {label: newest_group([rows[index] for index in its]) for label, its in groups.items()}
-    kept = sorted(groups[label][place] for label, places in chosen.items() for place in places)
-    return kept, frozenset(label for label, places in chosen.items() if len(places) < len(groups[label]))
+    chosen = {label: choose([rows[index] for index in its]) for label, its in groups.items()}
+    return _Speakers(
+        sorted(groups[label][place] for label, its in chosen.items() for place in its.speaks),
+        sorted(groups[label][place] for label, its in chosen.items() for place in its.superseded),
+        {
+            "superseded": frozenset(label for label, its in chosen.items() if its.superseded),
+            "outweighed": frozenset(label for label, its in chosen.items() if its.outweighed),
+        },
+    )
 
 
 def _key(row: Row, device: str) -> Key:
@@ -90,7 +114,7 @@ def _order(key: Key) -> tuple[str, ...]:
     return (key.device, key.scenario, key.direction, key.dtype, key.cache, key.axis, key.timer)
 
 
-def _cases(rows: list[Row], labels: list[Label], replaced: frozenset[Label]) -> list[tuple[str, CaseRow]]:
+def _cases(rows: list[Row], labels: list[Label], marks: Marks) -> list[tuple[str, CaseRow]]:
     """One case as rows of tables: one where a timer is common to all that is ok, else one for each timer.
 
     Common is the primary one, or that by which all were measured as well: the kernels' own time, then events.
@@ -104,10 +128,10 @@ def _cases(rows: list[Row], labels: list[Label], replaced: frozenset[Label]) -> 
         # Where nothing is ok, the timer that the case would have been ranked on is still said.
         planned = sorted({str(row["timer"]) for row in rows if row["timer"]})
         name = timers[0] if timers else planned[0] if len(planned) == 1 else ""
-        return [("", _case(groups, "latency_ms", name, replaced))]
+        return [("", _case(groups, "latency_ms", name, marks))]
     for timer in ("kernel", "events"):
         if all(row[f"{timer}_ms"] is not None and row[f"{timer}_ms"] > 0 for row in ok):
-            return [("", _case(groups, f"{timer}_ms", timer, replaced))]
+            return [("", _case(groups, f"{timer}_ms", timer, marks))]
     split = []
     for timer in timers:
         part: dict[Label, list[Row]] = {}
@@ -115,13 +139,12 @@ def _cases(rows: list[Row], labels: list[Label], replaced: frozenset[Label]) -> 
             mine = [r for r in its if r["status"] != Status.OK or str(r["timer"] or "unknown") == timer]
             if mine:
                 part[label] = mine
-        split.append((timer, _case(part, "latency_ms", timer, replaced)))
+        split.append((timer, _case(part, "latency_ms", timer, marks)))
     return split
 
 
-def _case(groups: dict[Label, list[Row]], column: str, timer: str, replaced: frozenset[Label]) -> CaseRow:
-    elsewhere = _elsewhere(groups)
-    extra = {"superseded": replaced, "other_gpu": elsewhere}
+def _case(groups: dict[Label, list[Row]], column: str, timer: str, marks: Marks) -> CaseRow:
+    extra = {**marks, "other_gpu": _elsewhere(groups)}
     measured = {
         label.text: measure(label, rows, column, tuple(mark for mark, its in extra.items() if label in its))
         for label, rows in groups.items()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import stat
 from collections import defaultdict
@@ -39,6 +41,12 @@ RAW = (
 
 #: The key under which a row says where its record is in the table.
 PLACE = "place"
+
+#: The key of a digest of what was configured, the timing preset and what no measurement depends on aside.
+CONFIGURATION = "configuration"
+
+#: What of a cell's JSON is no part of that: the id, where it ran, how it was timed, and which of equals it is.
+_NOT_CONFIGURED = frozenset({"id", "device", "timing", "replicate"})
 
 #: Files read at a time. A table of one row takes 100 kB whatever it holds, so that many become one at once.
 BATCH = 512
@@ -90,11 +98,27 @@ class Loaded:
         What the first protocol left to be understood is said: its number, and that a latency is its timer's.
         """
         kept = self.table.drop_columns(list(RAW)).combine_chunks().to_pylist()
-        return [_explicit(_sane(row)) | {PLACE: place} for place, row in enumerate(kept)]
+        configured = map(_configuration, self.table["config"].to_pylist())
+        return [
+            _explicit(_sane(row)) | {PLACE: place, CONFIGURATION: told}
+            for place, (row, told) in enumerate(zip(kept, configured, strict=True))
+        ]
 
     def raw(self, row: Row) -> Row:
         """The raw columns of the record that one of `rows` is about."""
         return _sane(self.table.select(list(RAW)).slice(row[PLACE], 1).to_pylist()[0])
+
+
+def _configuration(config: str | None) -> str | None:
+    """What CONFIGURATION is of a record's `config`; None where that says nothing."""
+    try:
+        told = json.loads(config or "null")
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(told, dict):
+        return None
+    kept = {name: value for name, value in told.items() if name not in _NOT_CONFIGURED}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _explicit(row: Row) -> Row:

@@ -36,7 +36,10 @@ MEANINGS = {
     "partial": "some processes of this cell failed: the number is of the others",
     "versions": "the processes ran different versions of the library",
     "other_gpu": "another GPU of the same model measured it than most of its case: no two are equally fast",
-    "superseded": "older measurements of the same exist (another sweep, machine or software) and are not in the number",
+    "superseded": "older measurements, on another machine, with other software or configured otherwise, "
+    "are not in the number",
+    "outweighed": "the same was measured in another sweep or by another timing preset too, in fewer processes or earlier, "
+    "and that is not in the number",
     "mixed versions": "the mean goes over cases that were measured with different versions of the library",
 }
 

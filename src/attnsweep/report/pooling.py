@@ -1,42 +1,98 @@
-"""Which records of one label and case may be pooled: those of one machine, software and sweep, the newest."""
+"""Which records of one label and case are one measurement, and which of several measurements speaks."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
-from attnsweep.report.load import Row, moment
+from attnsweep.errors import Status
+from attnsweep.report.load import CONFIGURATION, Row, moment
+
+#: What is measured, and where: the newest of it counts.
+SUBJECT = ("hostname", "gpu_uuid", "driver", "torch", "jax", "impl_version", "protocol", CONFIGURATION)
 
 #: What processes must have in common to be processes of one measurement.
-AGREE = ("hostname", "gpu_uuid", "driver", "torch", "jax", "impl_version", "timing", "protocol", "sweep")
+AGREE = (*SUBJECT, "measurement", "timing", "sweep")
 
 
-def newest_group(rows: list[Row]) -> list[int]:
-    """Indices of the rows that speak for a label in a case: those that agree with each other and started last.
+@dataclass(frozen=True)
+class Choice:
+    """Indices of a label's rows in a case: those that `speaks` for it, and those left out for either reason.
 
-    A field that a record does not know (it failed before it could ask) agrees with any value.
+    `superseded` are of another machine, software or configuration than the newest. `outweighed` differ in timing preset
+    or sweep alone, and have fewer processes that are ok, or as many and older.
     """
-    groups: list[tuple[Row, list[int]]] = []
+
+    speaks: tuple[int, ...]
+    superseded: tuple[int, ...]
+    outweighed: tuple[int, ...]
+
+
+def choose(rows: list[Row]) -> Choice:
+    """Of the groups of rows that agree with each other the one that speaks.
+
+    That is the newest, or among it and those that differ from it in timing preset or sweep alone the one with most
+    processes that are ok, of equals the newest. Where the newest was incorrect, no older time stands against that. A
+    field that a record does not know (it failed before it could ask, or is of an older version) agrees with any value.
+    """
     started = [moment(row["started_at"]) for row in rows]
+    groups = _groups(rows, started)
+
+    def latest(group: _Group) -> datetime:
+        return max(started[one] for one in group.members)
+
+    def ok(group: _Group) -> int:
+        return sum(rows[one]["status"] == Status.OK for one in group.members)
+
+    newest = max(groups, key=latest)
+    same = [group for group in groups if _same_subject(newest.pattern, group.pattern)]
+    wrong = any(rows[one]["status"] == Status.INCORRECT for one in newest.members)
+    best = newest if wrong else max(same, key=lambda group: (ok(group), latest(group)))
+    return Choice(
+        speaks=tuple(sorted(best.members)),
+        superseded=tuple(sorted(one for group in groups if group not in same for one in group.members)),
+        outweighed=tuple(sorted(one for group in same if group is not best for one in group.members)),
+    )
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Indices of rows that agree with each other, and what they know of AGREE together."""
+
+    pattern: Row
+    members: list[int]
+
+
+def _groups(rows: list[Row], started: list[datetime]) -> list[_Group]:
+    groups: list[_Group] = []
     # The best informed come first: what they know decides where the others belong.
     for index in sorted(range(len(rows)), key=lambda one: (_unknown(rows[one]), -_order(started[one]), one)):
-        for pattern, members in groups:
-            if all(_agree(pattern[name], rows[index][name]) for name in AGREE):
-                members.append(index)
+        for group in groups:
+            if _agree(group.pattern, rows[index], AGREE):
+                group.members.append(index)
                 # What it knows beyond the others holds for whoever comes next
-                pattern.update({name: rows[index][name] for name in AGREE if pattern[name] in (None, "")})
+                group.pattern.update(
+                    {name: rows[index].get(name) for name in AGREE if group.pattern[name] in (None, "")}
+                )
                 break
         else:
-            groups.append(({name: rows[index][name] for name in AGREE}, [index]))
-    newest = max((members for _, members in groups), key=lambda members: max(started[one] for one in members))
-    return sorted(newest)
+            groups.append(_Group({name: rows[index].get(name) for name in AGREE}, [index]))
+    return groups
+
+
+def _same_subject(one: Row, other: Row) -> bool:
+    """Whether two groups measured the same; under one timing preset `measurement` tells too, of which that is a part."""
+    return _agree(one, other, SUBJECT) and (one["timing"] != other["timing"] or _agree(one, other, ("measurement",)))
 
 
 def _unknown(row: Row) -> int:
-    return sum(row[name] in (None, "") for name in AGREE)
+    return sum(row.get(name) in (None, "") for name in AGREE)
 
 
-def _agree(one: object, other: object) -> bool:
-    return one in (None, "") or other in (None, "") or one == other
+def _agree(one: Row, other: Row, names: tuple[str, ...]) -> bool:
+    return all(
+        one.get(name) in (None, "") or other.get(name) in (None, "") or one[name] == other[name] for name in names
+    )
 
 
 def _order(when: datetime) -> float:

@@ -166,7 +166,8 @@ class Section:
 class Derived:
     """All sections, the rows behind them with their labels and devices, and how many were left aside.
 
-    `older` counts rows of older versions, `superseded` those of older measurements of the same.
+    `older` counts rows of older versions, `superseded` and `outweighed` those left out for the reasons of
+    pooling.Choice.
     """
 
     sections: tuple[Section, ...]
@@ -175,6 +176,7 @@ class Derived:
     devices: tuple[str, ...]
     older: int
     superseded: int = 0
+    outweighed: int = 0
 
     @cached_property
     def largest(self) -> tuple[Section, ...]:
