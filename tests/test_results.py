@@ -39,7 +39,7 @@ def test_the_table_shows_the_median_of_replicates_and_marks_what_failed(tmp_path
     assert "0.5 (1 of 2 crashed)" in shown
 
 
-@pytest.mark.parametrize("flag", ["implausible", "ceiling"])
+@pytest.mark.parametrize("flag", ["implausible", "unchecked", "loose_check", "ceiling"])
 def test_the_best_is_not_one_that_cannot_be(tmp_path: Path, flag: str) -> None:
     """An implausible speed, and one that is no attention's, is shown as such and never marked."""
     shown = table(
@@ -68,3 +68,10 @@ def test_sixteen_implementations_fit_eighty_columns(tmp_path: Path) -> None:
     assert words[0] == ("impl14", "2*")
     assert words[-1] == ("broken", "error")
     assert len(words) == 16
+
+
+def test_the_star_is_explained_where_there_is_one(tmp_path: Path) -> None:
+    """The lowest median is no win: the report has the rule for that."""
+    shown = table(tmp_path, {"a": [Outcome(Status.OK, 33.23, None, ())], "b": [Outcome(Status.OK, 33.4, None, ())]})
+    assert shown.splitlines()[-1].startswith("* lowest median of its case; attnsweep-report says")
+    assert "* lowest" not in table(tmp_path / "none", {"a": [Outcome(Status.OK, 1.0, None, ("unchecked",))]})

@@ -23,6 +23,10 @@ SCHEMA_VERSION = 1
 PROTOCOL = 3
 
 
+#: Flags of results that are shown and never compared.
+NOT_RANKED = ("implausible", "unchecked", "loose_check", "ceiling")
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of a record. `type` is a key of `_ARROW`; `unit` is empty where there is none."""

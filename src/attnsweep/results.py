@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.text import Text
 
 from attnsweep.errors import Status
+from attnsweep.records import NOT_RANKED
 from attnsweep.safe_text import line
-from attnsweep.terminal import bare_table, digits, label, print_table
+from attnsweep.terminal import bare_table, digits, label, print_table, say
 
 if TYPE_CHECKING:
     from attnsweep.plan import Cell, Outcome
@@ -23,7 +24,7 @@ _WIDEST = 160
 
 
 def show(out: Console, cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> None:
-    """Latencies in ms, a row a case, the best of each marked with *; a status where there is none."""
+    """Latencies in ms, a row a case, the lowest that may be compared marked with *; a status where there is none."""
     labels = list(dict.fromkeys(label(cell) for cell in sorted(cells, key=label)))
     rows: dict[str, dict[str, list[Outcome]]] = {}
     for cell in cells:
@@ -44,6 +45,8 @@ def show(out: Console, cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -
             several = Text(", ").join(Text.assemble(f"{name} ", entry) for name, entry in entries.items())
             table.add_row(Text(line(case)), several)
     print_table(out, table)
+    if any("*" in entry.plain for entries in shown.values() for entry in entries.values()):
+        say(out, "* lowest median of its case; attnsweep-report says whether by more than chance")
 
 
 def _row(row: Mapping[str, list[Outcome]]) -> dict[str, Text]:
@@ -85,9 +88,9 @@ def _precision(several: Sequence[Outcome]) -> str | None:
 
 
 def _barred(several: list[Outcome]) -> str | None:
-    """The flag for which a result cannot be the best of its case, or None."""
+    """The flag for which a result is compared with no other, or None."""
     flags = {flag for one in several for flag in one.flags}
-    return next((flag for flag in ("implausible", "ceiling") if flag in flags), None)
+    return next((flag for flag in NOT_RANKED if flag in flags), None)
 
 
 def counts(statuses: Iterable[Status]) -> str:

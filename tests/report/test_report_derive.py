@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from report_records import prefill, values
 
 from attnsweep.errors import Status
+from attnsweep.report.build import content_of
 from attnsweep.report.derive import derive
+from attnsweep.report.load import Loaded
+from attnsweep.report.notes import Footnotes
 from attnsweep.report.sections import Derived, Section
+from attnsweep.report.summary import best_table, latency_table, standings_table
 from attnsweep.report.verdict import placed, verdict
-from attnsweep.report.words import split
+from attnsweep.report.words import boards, split
 
 SMALL, LARGE = prefill(1, 2048), prefill(1, 4096)
 
@@ -100,6 +105,79 @@ def test_an_unknown_interval_overlaps_everything_within_the_floor(slower: float,
     unknown: dict[str, Any] = {"latency_ci_low_ms": None, "latency_ci_high_ms": None}
     section = only([*several("fa2", 1.0, 3, **unknown), *several("flex", slower, 3, **unknown)])
     assert section.cases[0].fastest == (("fa2",) if won else ("fa2", "flex"))
+
+
+HOST: dict[str, Any] = {"timer": "host", "events_ms": None, "kernel_ms": None, "graph_ms": None}
+
+
+@pytest.mark.parametrize(
+    ("processes", "slower", "flags", "won"),
+    [
+        (1, 1.12, [], False),
+        (1, 1.18, [], True),
+        (2, 9.0, ["contended"], False),
+        (3, 1.03, [], True),
+        (3, 1.03, ["contended"], True),
+    ],
+)
+def test_on_a_cpu_few_processes_win_only_beyond_a_wider_floor(
+    processes: int, slower: float, flags: list[str], won: bool
+) -> None:
+    """Single processes of one cell differ by 12 % there, and by any factor where something shares the CPU."""
+    fast = several("fa2", 1.0, processes, **HOST)
+    section = only([*fast, *several("flex", slower, processes, flags=flags, **HOST)])
+    assert section.cases[0].fastest == (("fa2",) if won else ("fa2", "flex"))
+
+
+def test_a_contended_process_of_a_gpu_wins_as_any() -> None:
+    """There the CPU takes no part in what is timed."""
+    assert only([row("fa2", 1.0), row("flex", 1.1, flags=["contended"])]).cases[0].fastest == ("fa2",)
+
+
+def test_of_a_tie_one_with_a_kernel_of_its_own_is_named() -> None:
+    """The compiler's substitute is as fast and no implementation; also in the standings, where they look equal."""
+    rows = [row("naive", 1.0, compile="default", flags=["substituted"]), row("cudnn", 1.001), row("naive", 9.0)]
+    derived = derive(rows)
+    (section,) = derived.sections
+    assert section.cases[0].fastest == ("naive (default)", "cudnn")
+    notes = Footnotes(derived)
+    cells = [cell.text for cell in latency_table(section, notes).rows[0]]
+    assert cells[1] == "tie: cudnn, naive (default)"
+    assert [cell.text for cell in best_table(section, notes).rows[0]][1:4] == ["cudnn", "1 other", "1.001"]
+    assert [one.label.text for one in section.standings] == ["cudnn", "naive (default)", "naive"]
+    rows[1] = row("cudnn", 1.006)
+    assert only(rows).standings[0].label.text == "naive (default)"
+
+
+def test_tables_mark_whom_they_name() -> None:
+    """The fastest, the next, the baseline behind the speed-up, and in the standings whatever bears on a speed."""
+    rows = [row("fa2", 1.0, flags=["stepped"]), row("flex", 2.0, flags=["contended", "long_call"])]
+    derived = derive([*rows, row("naive", 3.0, flags=["partial"])])
+    (section,) = derived.sections
+    notes = Footnotes(derived)
+    letters = {told.partition(":")[0]: mark for mark, told in notes.legend()}
+    assert {cell.text: cell.marks for cell in best_table(section, notes).rows[0] if cell.marks} == {
+        "fa2": (letters["stepped"],),
+        "3.00x": (letters["partial"],),
+        "flex": (letters["contended"], letters["long_call"]),
+    }
+    assert latency_table(section, notes).rows[0][1].marks == (letters["stepped"],)
+    assert {cells[0].text: cells[0].marks for cells in standings_table(section, notes).rows} == {
+        "fa2": (letters["stepped"],),
+        "flex": (letters["contended"],),
+        "naive": (letters["partial"],),
+    }
+
+
+def test_a_table_of_several_boards_says_so() -> None:
+    """Beside its means and its plots; a failure on another board, or one board, says nothing."""
+    rows = [row("fa2", 1.0), row("fa2", 1.0, LARGE, gpu_uuid="GPU-2")]
+    assert boards(only(rows)).startswith("The cases lie on 2 GPUs")
+    derived = derive(rows)
+    assert boards(only(rows)) in standings_table(derived.sections[0], Footnotes(derived)).notes
+    content = content_of(derived, Loaded(pa.table({}), 1, 0, ()), ())
+    assert boards(only(rows)) in content.blocks[0].about_plots
+    assert boards(only([rows[0], failed("fa2", point=LARGE, gpu_uuid="GPU-2")])) == ""
 
 
 def test_a_table_of_one_timer_says_what_it_leaves_out() -> None:

@@ -90,3 +90,11 @@ def test_the_incomplete_are_placed_after_the_complete() -> None:
     section = only([row("fa2", 1.0), row("fa2", 1.0, LARGE), row("flex", 0.5), failed("flex", point=LARGE)])
     assert [one.label.text for one in section.standings] == ["fa2", "flex"]
     assert (standing(section, "flex").complete, standing(section, "flex").cases) == (False, 1)
+
+
+@pytest.mark.parametrize("impl", ["good", "naive"])
+def test_one_implementation_is_no_baseline_of_itself(impl: str) -> None:
+    """It is not the slowest of anything, and 1.00x itself says nothing; asked for it is."""
+    section = only([row(impl, 1.0), row(impl, 1.0, LARGE), failed("other")])
+    assert (section.baseline, section.baseline_why) == (None, f"No speed-ups: {impl} alone is ranked.")
+    assert only([row(impl, 1.0)], baseline=impl).baseline == impl

@@ -71,3 +71,36 @@ def test_a_win_without_an_interval_is_not_claimed_to_be_sure() -> None:
     """Kernel time of one process has no interval, and the reader is told what that means."""
     rows = [row("fa2", 1.0, timer="graph", kernel_ms=0.6), row("jax", 2.0, kernel_ms=0.9)]
     assert verdict(only(rows)).endswith("Some of these have no interval: differences above 2 % were taken for real.")
+
+
+def test_marks_on_the_next_and_on_the_baseline_are_said_too() -> None:
+    """A win over a contended process is one over its neighbours; what says nothing of a speed is not told of them."""
+    flags = {"flex": ["contended", "long_call"], "naive": ["unstable", "superseded"]}
+    rows = [row("fa2", 1.0, flags=["stepped"])]
+    rows += [row(impl, ms, flags=flags[impl]) for impl, ms in (("flex", 1.5), ("naive", 3.0))]
+    said = verdict(only(rows))
+    assert said.endswith("Marks on fa2: stepped; on flex: contended; on naive: unstable.")
+    others = [row("x", 2.0, flags=["contended"]), row("naive", 3.0)]
+    assert "Marks" not in verdict(only([row("fa2", 1.0), row("flex", 1.5), *others]))
+
+
+def test_marks_on_a_tie_are_said() -> None:
+    """Of both of a pair, of the one that stands for many, and of what comes after them; not of the others."""
+    pair = [row("fa2", 1.0, flags=["contended"]), row("flex", 1.001, flags=["fallback"])]
+    after = row("naive", 9.0, flags=["partial"])
+    assert verdict(only([*pair, after])).endswith("Marks on fa2: contended; on flex: fallback; on naive: partial.")
+    many = [*pair, row("x", 1.0), row("z", 1.0), after]
+    assert verdict(only(many)).endswith("Marks on fa2: contended; on naive: partial.")
+
+
+def test_the_only_one_is_marked_as_well() -> None:
+    """Nobody to compare it with is no reason to keep quiet."""
+    assert verdict(only([row("fa2", 1.0, flags=["throttled"])])).endswith("Marks on fa2: throttled.")
+
+
+def test_what_is_shown_and_not_ranked_is_no_failure() -> None:
+    """Unchecked results alone: there are no failures to see."""
+    rows = [row("fa2", 1.0, flags=["unchecked"]), row("flex", 1.0, flags=["unchecked"])]
+    assert verdict(only(rows)) == "Nothing is ranked in 1 case: 2 results are unchecked."
+    mixed = verdict(only([*rows[:1], failed("naive")]))
+    assert mixed == "Nothing is ranked in 1 case: 1 result is unchecked; see the failures."

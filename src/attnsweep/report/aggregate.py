@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from attnsweep.errors import Status
+from attnsweep.records import NOT_RANKED
 from attnsweep.report.kernel_names import short_names
 from attnsweep.report.labels import Label
 from attnsweep.report.load import Row
@@ -21,8 +22,9 @@ MEASURED = 3
 #: Fraction of a latency below which a difference is no win where the variation between processes is not known.
 FLOOR = 0.02
 
-#: Flags of results that are shown and never compared.
-NOT_RANKED = ("implausible", "unchecked", "loose_check", "ceiling")
+#: The same where calls are timed by the wall clock of a CPU. Two processes of one cell were up to 12 % apart there
+#: (docs/decisions.md).
+HOST_FLOOR = 0.15
 
 #: How the mark of a result begins that is not in the case's own precision; its class follows.
 PRECISION = "precision "
@@ -135,14 +137,29 @@ def measure(label: Label, rows: list[Row], column: str, extra: tuple[str, ...] =
 def beats(fast: Measurement, slow: Measurement) -> bool:
     """Whether `fast` may be said to be faster than `slow`: the one rule behind wins, ties, bold and verdicts.
 
-    The intervals must be disjoint, and the difference above FLOOR where fewer than MEASURED processes are behind
-    either side or either has no interval of its own.
+    The intervals must be disjoint, and the difference above what `_floor` says.
     """
     if fast.latency_ms is None or slow.latency_ms is None or fast.interval is None or slow.interval is None:
         return False
-    known = min(fast.ok, slow.ok) >= MEASURED and {fast.interval.kind, slow.interval.kind}.isdisjoint(("none", "range"))
-    floor = 0.0 if known else FLOOR
-    return not fast.interval.overlaps(slow.interval) and slow.latency_ms > fast.latency_ms * (1 + floor)
+    return not fast.interval.overlaps(slow.interval) and slow.latency_ms > fast.latency_ms * (1 + _floor(fast, slow))
+
+
+def sure(one: Measurement) -> bool:
+    """Whether the variation between processes is known: there are MEASURED of them, with an interval of their own."""
+    return one.ok >= MEASURED and one.interval is not None and one.interval.kind not in ("none", "range")
+
+
+def _floor(fast: Measurement, slow: Measurement) -> float:
+    """The fraction below which a difference is no win: none where both sides are `sure`, else FLOOR.
+
+    By the wall clock of a CPU it is HOST_FLOOR, and where either side was contended nothing is enough: what shares the
+    CPU with one process need not share it with the other, and made them differ by any factor.
+    """
+    if sure(fast) and sure(slow):
+        return 0.0
+    if not any("host" in one.texts("timer") for one in (fast, slow)):
+        return FLOOR
+    return math.inf if any("contended" in one.marks for one in (fast, slow)) else HOST_FLOOR
 
 
 def unbeaten(ranked: dict[str, Measurement]) -> tuple[str, ...]:

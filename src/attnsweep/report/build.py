@@ -24,7 +24,7 @@ from attnsweep.report.tables import to_markdown
 from attnsweep.report.text import count, markdown
 from attnsweep.report.timers import timer_table
 from attnsweep.report.verdict import verdict
-from attnsweep.report.words import RULE, no_plot, split, title
+from attnsweep.report.words import RULE, boards, no_plot, split, title
 
 METHOD = (
     "Each measurement ran alone in a process of its own. Outputs are compared with a reference of higher "
@@ -49,8 +49,8 @@ METHOD = (
     "others the one with most processes that are ok, of equals the newest, but never an older time where the newest was "
     "incorrect.",
     "Two hosts are two devices, and so are two GPUs of one model that measured the same. GPUs among which a sweep "
-    "shared out its cases are one: each case is of one of them, and what another measured of it is marked; means and ranges "
-    "over cases go over them all.",
+    "shared out its cases are one: each case is of one of them, and what another measured of it is marked; means and "
+    "ranges over cases go over them all.",
     "FLOPs count the visible (query, key) pairs exactly; bytes count every tensor once. Speed-ups are ratios "
     "of latencies in the same case; means of ratios are geometric.",
 )
@@ -74,7 +74,9 @@ def content_of(derived: Derived, loaded: Loaded, drawn: Sequence[plots.Plot]) ->
             best=best_table(section, notes),
             standings=standings_table(section, notes),
             plots=tuple(plot for plot in drawn if plot.section is section),
-            no_plot=no_plot(section) if section in derived.largest else _NOT_DRAWN,
+            about_plots=" ".join(filter(None, [no_plot(section), boards(section)]))
+            if section in derived.largest
+            else _NOT_DRAWN,
         )
         for number, section in enumerate(derived.sections, start=1)
     )
@@ -155,7 +157,7 @@ def to_summary(content: Content) -> str:
         parts += [to_markdown(block.timers) for block in content.blocks if block.timers.rows]
     parts.append("## Plots\n")
     for block in content.blocks:
-        parts += [f"{markdown(block.title)}: {markdown(block.no_plot)}\n"] if block.no_plot else []
+        parts += [f"{markdown(block.title)}: {markdown(block.about_plots)}\n"] if block.about_plots else []
         parts += _images(block, *plots.AGAINST_AXIS)
     parts.append("## Kernels\n")
     parts.append(to_markdown(content.kernels))

@@ -38,10 +38,26 @@ MEANINGS = {
     "other_gpu": "another GPU of the same model measured it than most of its case: no two are equally fast",
     "superseded": "older measurements, on another machine, with other software or configured otherwise, "
     "are not in the number",
-    "outweighed": "the same was measured in another sweep or by another timing preset too, in fewer processes or earlier, "
-    "and that is not in the number",
+    "outweighed": "the same was measured in another sweep or by another timing preset too, in fewer processes or "
+    "earlier, and that is not in the number",
     "mixed versions": "the mean goes over cases that were measured with different versions of the library",
 }
+
+#: What makes a speed, or what it is said of, another than the name beside it promises.
+BEARING = (
+    *(
+        "throttled",
+        "unstable",
+        "fallback",
+        "unproven",
+        "substituted",
+        "contended",
+        "unhidden",
+        "graph_break",
+        "op_by_op",
+    ),
+    *("impure", "no_room", "unsettled", "stepped", "foreign_process", "gpu_busy", "partial", "versions", "other_gpu"),
+)
 
 #: Flags that say something about the load alone: no mark of a burst.
 LOAD = frozenset({"launch_bound", "unsteady"})
@@ -69,20 +85,20 @@ class Footnotes:
         shown = set(one.marks) if load else set(one.marks) - LOAD
         return tuple(letter for mark, letter in self._letters.items() if mark in shown)
 
-    def precision(self, section: Section, text: str) -> tuple[str, ...]:
-        """The marks of a label that does not compute in the precision of the cases of a table."""
-        seen = {
-            mark
-            for case in section.cases
-            if text in case.measured
-            for mark in case.measured[text].marks
-            if mark.startswith(PRECISION)
-        }
+    def label(self, section: Section, text: str) -> tuple[str, ...]:
+        """The marks that bear on a label's speed in any case of a table, or on its precision."""
+        seen = set(bearing([case.ranked[text] for case in section.cases if text in case.ranked]))
         return tuple(letter for mark, letter in self._letters.items() if mark in seen)
 
     def legend(self) -> list[tuple[str, str]]:
         """Each mark with its meaning."""
         return [(letter, _meaning(flag)) for flag, letter in self._letters.items()]
+
+
+def bearing(measured: list[Measurement]) -> list[str]:
+    """The marks of some measurements that bear on their speed, each once."""
+    found = dict.fromkeys(mark for one in measured for mark in one.marks)
+    return [mark for mark in found if mark in BEARING or mark.startswith(PRECISION)]
 
 
 def _meaning(flag: str) -> str:

@@ -81,7 +81,7 @@ def _groups(rows: list[Row], started: list[datetime]) -> list[_Group]:
 
 
 def _same_subject(one: Row, other: Row) -> bool:
-    """Whether two groups measured the same; under one timing preset `measurement` tells too, of which that is a part."""
+    """Whether two groups measured the same. `measurement`, of which the timing preset is a part, tells under one."""
     return _agree(one, other, SUBJECT) and (one["timing"] != other["timing"] or _agree(one, other, ("measurement",)))
 
 

@@ -83,6 +83,15 @@ class CaseRow:
         """For each precision that is ranked the labels that nothing of it beats, the lowest latency first."""
         return {precision: unbeaten(its) for precision, its in self.classes.items()}
 
+    @cached_property
+    def named(self) -> tuple[str, ...]:
+        """`fastest` as it is told: of equals one with a kernel of its own before one that was given another's."""
+        return tuple(sorted(self.fastest, key=lambda text: self.borrowed(text)))
+
+    def borrowed(self, text: str) -> bool:
+        """Whether the compiler put another implementation's kernel in this one's place."""
+        return "substituted" in self.measured[text].marks
+
     def rivals(self, text: str) -> dict[str, Measurement]:
         """What is ranked in the precision of a label, itself included, fastest first."""
         return self.classes.get(self.measured[text].precision, {})

@@ -9,6 +9,7 @@ from attnsweep.errors import ConfigError
 from attnsweep.report import labels as naming
 from attnsweep.report.labels import Label
 from attnsweep.report.sections import CASE_FIELDS, CaseRow, Key, Section, Standing
+from attnsweep.report.text import digits
 
 DEFAULT_BASELINE = "naive"
 
@@ -21,8 +22,15 @@ def ranked(key: Key, cases: list[CaseRow], wanted: Label | None) -> Section:
     baseline, why = _baseline(labels, complete, rankable, wanted)
     standings = [_standing(label, rankable, text in complete, baseline) for text, label in labels.items()]
     placed = [one for one in standings if one.cases]
-    placed.sort(key=lambda one: (one.precision, not one.complete, -one.cases, one.slowdown, one.label.text))
+    placed.sort(key=lambda one: _place(one, rankable))
     return Section(key, tuple(ordered), tuple(placed), baseline, why)
+
+
+def _place(one: Standing, rankable: list[CaseRow]) -> tuple[Any, ...]:
+    """Sorts standings. Of those that are equal as they are shown, one with kernels of its own comes first."""
+    text = one.label.text
+    borrowed = any(case.borrowed(text) for case in rankable if text in case.ranked)
+    return (one.precision, not one.complete, -one.cases, float(digits(one.slowdown, 3)), borrowed, one.slowdown, text)
 
 
 def _case_order(case: CaseRow) -> tuple[Any, ...]:
@@ -63,6 +71,9 @@ def _baseline(
             return wanted.text, f"Baseline: {wanted.text} (chosen)."
         some = f"it is ranked in {having} of {len(rankable)} cases, and the others have no speed-up"
         return wanted.text, f"Baseline: {wanted.text} (chosen); {some}."
+    able = {text for case in rankable for text in case.ranked}
+    if len(able) == 1:
+        return None, f"No speed-ups: {next(iter(able))} alone is ranked."
     native = {text for case in rankable for text, one in case.ranked.items() if not one.precision}
     if native:
         complete = [text for text in complete if text in native]

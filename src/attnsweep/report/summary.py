@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from attnsweep.errors import Status
-from attnsweep.report.aggregate import NOT_RANKED
+from attnsweep.records import NOT_RANKED
 from attnsweep.report.ceilings import about_ceilings, ceilings, of_fastest
 from attnsweep.report.notes import Footnotes
 from attnsweep.report.sections import CaseRow, Derived, Section
@@ -13,6 +13,7 @@ from attnsweep.report.tables import Cell, Column, Table
 from attnsweep.report.text import count, digits, times
 from attnsweep.report.verdict import together
 from attnsweep.report.words import (
+    boards,
     constants,
     field_value,
     floor,
@@ -41,7 +42,7 @@ def latency_table(section: Section, footnotes: Footnotes) -> Table:
     for case, peak in zip(section.cases, peaks, strict=True):
         row = [Cell(field_value(case, name, section.key.axis)) for name in names]
         row += [Cell(case.timer)] if several else []
-        row.append(_fastest(case))
+        row.append(_fastest(case, footnotes))
         row += [Cell("-" if peak is None else f"{digits(100 * peak, 3)}%", dim=peak is None)] if peaked else []
         row += [_latency_cell(case, text, section.baseline, footnotes) for text in labels]
         rows.append(tuple(row))
@@ -66,15 +67,16 @@ def latency_table(section: Section, footnotes: Footnotes) -> Table:
     return Table(title(section), tuple(note for note in notes if note), tuple(columns), tuple(rows))
 
 
-def _fastest(case: CaseRow) -> Cell:
+def _fastest(case: CaseRow, footnotes: Footnotes) -> Cell:
     if not case.fastest:
         return Cell("none", dim=True)
-    told = together([case.measured[text].label for text in case.fastest])
+    told = together([case.measured[text].label for text in case.named])
     beside = []
     for precision, best in case.best_quantised.items():
-        name = together([case.measured[text].label for text in best])
+        name = together([case.measured[text].label for text in sorted(best, key=case.borrowed)])
         beside.append(precision if best == case.fastest else f"{precision}: {name}")
-    return Cell(told, "; ".join(beside), detail="" if told.startswith("tie: ") else ", ".join(case.fastest[1:]))
+    detail = "" if told.startswith("tie: ") else ", ".join(case.named[1:])
+    return Cell(told, "; ".join(beside), footnotes.of(case.measured[case.named[0]]), detail=detail)
 
 
 def _of_peak(case: CaseRow) -> float | None:
@@ -128,7 +130,7 @@ def standings_table(section: Section, footnotes: Footnotes, short: bool = False)
     for one in section.standings:
         leads = most > 0 and one.wins + one.unopposed == most and one in section.contenders
         row = [
-            Cell(one.label.text, marks=footnotes.precision(section, one.label.text), best=leads),
+            Cell(one.label.text, marks=footnotes.label(section, one.label.text), best=leads),
             Cell(str(one.wins)),
             Cell(str(one.ties)),
         ]
@@ -145,7 +147,7 @@ def standings_table(section: Section, footnotes: Footnotes, short: bool = False)
     ]
     if unopposed:
         notes.append("Unopposed: nothing else is ranked in that case in its precision.")
-    notes += _apart(section)
+    notes += [*_apart(section), *filter(None, [boards(section)])]
     return Table(title(section), tuple(notes), tuple(columns), tuple(rows))
 
 
@@ -178,16 +180,20 @@ def best_table(section: Section, footnotes: Footnotes) -> Table:
         if not ranked:
             rows.append((*row, Cell("none", dim=True), *[Cell("-")] * (len(columns) - len(names) - 1)))
             continue
-        best = case.fastest[0]
-        marks = footnotes.of(ranked[best])
-        row.append(Cell(best, marks=marks, best=len(case.fastest) == 1))
+        best = case.named[0]
+        row.append(Cell(best, marks=footnotes.of(ranked[best]), best=len(case.fastest) == 1))
         others = len(case.fastest) - 1
         row += [Cell(count(others, "other") if others else "-")] if tied else []
         row.append(Cell(digits(ranked[best].latency_ms)))
-        row += [Cell(times(case.ratio(best, section.baseline)))] if section.baseline else []
+        if section.baseline:
+            base = ranked.get(section.baseline)
+            row.append(Cell(times(case.ratio(best, section.baseline)), marks=footnotes.of(base) if base else ()))
         after = next((text for text in case.rivals(best) if text not in case.fastest), None)
         ratio = None if after is None else case.ratio(best, after)
-        row += [Cell(after or "-"), Cell("-" if ratio is None else f"+{digits(100 * (ratio - 1), 2)}%")]
+        row += [
+            Cell(after or "-", marks=footnotes.of(ranked[after]) if after else ()),
+            Cell("-" if ratio is None else f"+{digits(100 * (ratio - 1), 2)}%"),
+        ]
         rows.append(tuple(row))
     return Table(title(section), (), tuple(columns), tuple(rows))
 
@@ -206,4 +212,9 @@ def status_table(derived: Derived) -> Table:
     total = Counter(row["status"] for row in derived.rows)
     if len(rows) > 1:
         rows.append((Cell("all", bold=True), *(Cell(str(total[status]), bold=True) for status in statuses)))
-    return Table("Outcomes", ("Processes by how they ended.",), tuple(columns), tuple(rows))
+    return Table(
+        "Outcomes",
+        ("Records by how they ended; what is known to be unsupported or missing had no process.",),
+        tuple(columns),
+        tuple(rows),
+    )

@@ -44,7 +44,7 @@ def load_table(section: Section, footnotes: Footnotes) -> Table:
         row = [Cell(field_value(case, name, section.key.axis)) for name in names]
         row += [
             Cell(text, dim=not one.ranked),
-            Cell(digits(burst), best=text in case.fastest, dim=not one.ranked),
+            Cell(digits(burst), best=case.primary and text in case.fastest, dim=not one.ranked),
             Cell(
                 digits(one.latency_ms),
                 half_width(one),
@@ -61,10 +61,18 @@ def load_table(section: Section, footnotes: Footnotes) -> Table:
         "Median latency of short bursts after a rest, by the primary timer, and mean latency of calls back to back "
         "once steady; the fastest of each is bold. Clocks are by the GPU's own counters, power and energy are the "
         "whole board's.",
+        _other_timers(section),
         load_verdict(section),
         _without(section),
     ]
     return Table(f"Under load: {title(section)}", tuple(note for note in notes if note), tuple(columns), tuple(rows))
+
+
+def _other_timers(section: Section) -> str:
+    """A sentence on cases whose bursts were timed by different timers; empty where there are none."""
+    number = sum(not case.primary for case in section.rankable)
+    told = "Bursts by different timers are not compared"
+    return f"{told}: none is bold in {count(number, 'case')}, ranked by a timer that all have." if number else ""
 
 
 def reasons(one: Measurement) -> list[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from attnsweep.report.aggregate import FLOOR
+from attnsweep.records import NOT_RANKED
+from attnsweep.report.aggregate import FLOOR, HOST_FLOOR
 from attnsweep.report.labels import Label
-from attnsweep.report.notes import LOAD
+from attnsweep.report.notes import BEARING, LOAD, bearing
 from attnsweep.report.sections import CaseRow, Section, Standing
 from attnsweep.report.standings import geometric_mean
 from attnsweep.report.text import count, digits, listing, times
@@ -21,14 +22,17 @@ def verdict(section: Section) -> str:
     cases = section.rankable
     total = len(cases)
     if not total:
-        return f"Nothing is ranked in {count(len(section.cases), 'case')}: see the failures."
+        return _nothing(section)
     quantised = _quantised(section)
     if len(section.contenders) == 1:
         only = section.contenders[0]
         where = "" if len(section.standings) == 1 else _own_precision(section)
         said = [f"{only.label.text} alone has a result{where} ({only.cases} of {count(len(section.cases), 'case')})"]
+        said += _marks(section, [only.label.text], None)
         return ". ".join(said + quantised) + "."
-    said = _leaders(section)
+    leading = _winners(section)
+    said = _leaders(section, leading)
+    after = _after(section, leading[0], {leading[0]}) if len(leading) == 1 else None
     own = section.contenders[0].precision
     ties = [case for case in cases if len(case.fastest) > 1 and case.precision == own]
     if ties:
@@ -38,13 +42,30 @@ def verdict(section: Section) -> str:
             sentence += _gain(section, _foremost(section, ties))
         said.append(sentence)
         if len(said) == 1 and len(ties) == total:
-            said += _next(section, _foremost(section, ties), {text for case in ties for text in case.fastest})
+            first, tied = _foremost(section, ties), {text for case in ties for text in case.fastest}
+            said += _next(section, first, tied)
+            after = _after(section, first, tied)
+        leading = list(dict.fromkeys([*leading, *(_pair(section, ties) or [_foremost(section, ties)])]))
+    said += _marks(section, leading, after)
     if any(_unsure(case) for case in cases):
-        said.append(f"Some of these have no interval: differences above {100 * FLOOR:g} % were taken for real")
+        least = HOST_FLOOR if any(case.timer == "host" for case in cases) else FLOOR
+        said.append(f"Some of these have no interval: differences above {100 * least:g} % were taken for real")
     if len(cases) < len(section.cases):
         missing = len(section.cases) - len(cases)
         said.append(f"{count(missing, 'case')} {'has' if missing == 1 else 'have'} no result at all")
     return ". ".join(said + quantised) + "."
+
+
+def _nothing(section: Section) -> str:
+    """The verdict where nothing is ranked: what was measured and does not count, and whether anything failed."""
+    everything = [one for case in section.cases for one in case.measured.values()]
+    barred = Counter(
+        next(mark for mark in one.marks if mark in NOT_RANKED) for one in everything if one.latency_ms is not None
+    )
+    why = [f"{count(number, 'result')} {'is' if number == 1 else 'are'} {mark}" for mark, number in barred.items()]
+    told = [listing(why)] if why else []
+    told += ["see the failures"] if barred.total() < len(everything) else []
+    return f"Nothing is ranked in {count(len(section.cases), 'case')}: {'; '.join(told)}."
 
 
 def _own_precision(section: Section) -> str:
@@ -81,18 +102,22 @@ def _quantised(section: Section) -> list[str]:
     return said
 
 
-def _leaders(section: Section) -> list[str]:
-    """Sentences on who wins most cases; none where every case is a tie."""
-    total = len(section.rankable)
+def _winners(section: Section) -> list[str]:
+    """The labels that win most cases; none where every case is a tie."""
     most = max(one.wins + one.unopposed for one in section.contenders)
-    leaders = [one for one in section.contenders if one.wins + one.unopposed == most]
-    if not most:
+    return [one.label.text for one in section.contenders if one.wins + one.unopposed == most] if most else []
+
+
+def _leaders(section: Section, winners: list[str]) -> list[str]:
+    """Sentences on who wins most cases."""
+    total = len(section.rankable)
+    if not winners:
         return []
-    if len(leaders) > 1:
-        names = listing([one.label.text for one in leaders])
-        return [f"{names} are fastest in {most} of {count(total, 'case')} each"]
-    leader = leaders[0]
-    text = leader.label.text
+    text = winners[0]
+    leader = next(one for one in section.contenders if one.label.text == text)
+    most = leader.wins + leader.unopposed
+    if len(winners) > 1:
+        return [f"{listing(winners)} are fastest in {most} of {count(total, 'case')} each"]
     said = f"{text} is fastest in {most} of {count(total, 'case')}"
     if leader.ties:
         said += f" and tied for it in {leader.ties}"
@@ -102,16 +127,23 @@ def _leaders(section: Section) -> list[str]:
     if rough:
         widths = [f"{name} to ±{digits(100 * _widest(section, name), 2)}%" for name in rough]
         sentences.append(f"Ratios are rough: the worst case is known for {listing(widths)}")
-    marks = dict.fromkeys(
-        mark
-        for case in section.rankable
-        if text in case.fastest
-        for mark in case.measured[text].marks
-        if mark not in LOAD
-    )
-    if marks:
-        sentences.append(f"Marks on {text}: {', '.join(marks)}")
     return sentences
+
+
+def _marks(section: Section, leading: list[str], after: str | None) -> list[str]:
+    """A sentence on the marks of those that a verdict names: all of those that are `leading`, where they lead, and what
+    bears on the speed of the one that comes `after` them and of the baseline in any case.
+    """
+    found: dict[str, list[str]] = {}
+    for text in leading:
+        marks = [mark for case in section.rankable if text in case.fastest for mark in case.measured[text].marks]
+        found[text] = [mark for mark in dict.fromkeys(marks) if mark not in LOAD]
+    for other in (after, section.baseline):
+        if other is not None:
+            marks = bearing([case.ranked[other] for case in section.rankable if other in case.ranked])
+            found.setdefault(other, [mark for mark in marks if mark in BEARING])
+    told = [f"on {text}: {', '.join(marks)}" for text, marks in found.items() if marks]
+    return [f"Marks {'; '.join(told)}"] if told else []
 
 
 def _widest(section: Section, text: str) -> float:
@@ -124,21 +156,27 @@ def _widest(section: Section, text: str) -> float:
 def _foremost(section: Section, ties: list[CaseRow]) -> str:
     """The label that is tied for the fastest most often; of equals one with a kernel of its own, then the best."""
     tied = Counter(text for case in ties for text in case.fastest)
-    borrowed = {text for case in ties for text in case.fastest if "substituted" in case.measured[text].marks}
+    borrowed = {text for case in ties for text in case.fastest if case.borrowed(text)}
     places = {standing.label.text: place for place, standing in enumerate(section.standings)}
     return min(tied, key=lambda text: (-tied[text], text in borrowed, places[text]))
 
 
 def _among(section: Section, ties: list[CaseRow]) -> str:
     """Who is tied: both names of a pair, else one name and how many others."""
-    tied = list(dict.fromkeys(text for case in ties for text in case.fastest))
-    if len(tied) == 2 and not _akin([section.labels[text] for text in tied]):
-        return f"among {listing(tied)}"
+    pair = _pair(section, ties)
+    if pair:
+        return f"among {listing(pair)}"
     first = _foremost(section, ties)
     others = [len(case.fastest) - 1 for case in ties if first in case.fastest]
     upto = "up to " if len(set(others)) > 1 else ""
     where = f" in {len(others)} of them" if len(others) < len(ties) else ""
     return f"for the fastest: {first} is tied with {upto}{count(max(others), 'other')}{where}"
+
+
+def _pair(section: Section, ties: list[CaseRow]) -> list[str]:
+    """The two that are tied wherever anything is, where they are different implementations; else nothing."""
+    tied = list(dict.fromkeys(text for case in ties for text in case.fastest))
+    return tied if len(tied) == 2 and not _akin([section.labels[text] for text in tied]) else []
 
 
 def _gain(section: Section, text: str) -> str:
@@ -153,15 +191,20 @@ def _gain(section: Section, text: str) -> str:
 
 def _next(section: Section, text: str, leading: set[str]) -> list[str]:
     """A sentence on the best standing that is not `leading`, against `text`; none unless both have every case."""
-    complete = {standing.label.text for standing in section.contenders if standing.complete}
-    after = next((one.label.text for one in section.contenders if one.complete and one.label.text not in leading), None)
-    if after is None or text not in complete:
+    after = _after(section, text, leading)
+    if after is None:
         return []
     ratio = geometric_mean([case.ratio(text, after) or 1.0 for case in section.rankable])
     if ratio <= 1 - 5e-4:
         return [f"In the mean over all cases {after} is faster and takes {digits(100 * (1 - ratio), 2)} % less time"]
     # How far behind the baseline is has been said.
     return [f"Next is {after}" + ("" if after == section.baseline else f", {_behind(ratio)}")]
+
+
+def _after(section: Section, text: str, leading: set[str]) -> str | None:
+    """The best standing that is not `leading`, where both it and `text` have every case."""
+    complete = [standing.label.text for standing in section.contenders if standing.complete]
+    return next((one for one in complete if one not in leading), None) if text in complete else None
 
 
 def _behind(ratio: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attnsweep.report.aggregate import FLOOR, INTERVALS, MEASURED, Measurement
+from attnsweep.report.aggregate import FLOOR, HOST_FLOOR, INTERVALS, MEASURED, Measurement, sure
 from attnsweep.report.sections import CASE_FIELDS, CaseRow, Section
 from attnsweep.report.text import count, digits, line, listing, whole
 
@@ -28,7 +28,8 @@ _FAMILY = {
 #: When a difference is a win, in a sentence.
 RULE = (
     f"A win needs disjoint intervals, and a difference above {100 * FLOOR:g} % where fewer than {MEASURED} processes "
-    "are behind either side or an interval is unknown: the variation between processes was not measured there."
+    "are behind either side or an interval is unknown: the variation between processes was not measured there. By a "
+    f"CPU's wall clock it is {100 * HOST_FLOOR:g} %, and no difference is a win where either side was contended."
 )
 
 
@@ -118,8 +119,7 @@ def intervals(section: Section) -> str:
 def floor(section: Section) -> str:
     """The rule of a win, where it is more than that intervals are disjoint in some case of a table."""
     able = [one for case in section.cases for one in case.ranked.values()]
-    unsure = any(one.ok < MEASURED or (one.interval and one.interval.kind in ("none", "range")) for one in able)
-    return RULE if unsure and len(section.standings) > 1 else ""
+    return RULE if not all(map(sure, able)) and len(section.standings) > 1 else ""
 
 
 def split(section: Section) -> str:
@@ -129,6 +129,18 @@ def split(section: Section) -> str:
     return (
         f"This is among results timed by {section.key.timer} alone: those of the same cases by another timer are in a "
         "table of their own."
+    )
+
+
+def boards(section: Section) -> str:
+    """A sentence on a table whose cases lie on several GPUs of one model; empty where they do not."""
+    ranked = [one for case in section.cases for one in case.ranked.values()]
+    used = {board for one in ranked for board in one.texts("gpu_uuid")}
+    if len(used) < 2:
+        return ""
+    return (
+        f"The cases lie on {len(used)} GPUs, no two of which are equally fast: lines and means go across them, ratios "
+        "within a case are of one GPU unless marked other_gpu."
     )
 
 
