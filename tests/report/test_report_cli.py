@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import html.parser
+import importlib.metadata
 import io
 import re
 import sys
@@ -12,9 +13,11 @@ from typing import Any
 
 import pytest
 from report_records import decode, flux, prefill, sweep, values, write
+from rich.console import Console
 
 from attnsweep.errors import Status
 from attnsweep.report.cli import main
+from attnsweep.report.tables import Cell, Column, Table, to_rich
 
 POINT = prefill(1, 2048)
 FILES = ["report.html", "results.parquet", "summary.csv", "summary.md"]
@@ -275,7 +278,8 @@ def test_neither_hydra_nor_torch_is_imported() -> None:
 def test_the_terminal_explains_only_the_marks_that_it_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A ceiling's and a slower implementation's are in the files alone."""
     rows = [values(POINT, "fa2", latency_ms=1.0, flags=["unproven"])]
-    rows.append(values(POINT, "naive", latency_ms=9.0, flags=["long_call"]))
+    rows.append(values(POINT, "naive", latency_ms=8.0))
+    rows.append(values(POINT, "flex", latency_ms=9.0, flags=["long_call"]))
     rows.append(values(POINT, "ceiling_copy", latency_ms=0.1, flags=["ceiling"]))
     folder = write(tmp_path, rows)
     assert main([str(folder)]) == 0
@@ -283,3 +287,44 @@ def test_the_terminal_explains_only_the_marks_that_it_shows(tmp_path: Path, caps
     assert re.findall(r"^\^\w+  (\w+):", said, re.MULTILINE) == ["unproven"]
     summary = (folder / "report" / "summary.md").read_text()
     assert all(f"{flag}:" in summary for flag in ("unproven", "long_call", "ceiling"))
+
+
+def test_a_terminal_breaks_names_between_their_parts() -> None:
+    """First at blanks, the widest column first, then after an underscore, never in the middle of a word."""
+    names = ("sdpa_cudnn (default)", "sage2_fp16_triton (max_autotune_no_cudagraphs)")
+    table = Table("", (), (Column("a"), Column("b"), Column("ms", True)), (tuple(map(Cell, (*names, "0.3270"))),))
+
+    def shown(width: int) -> list[list[str]]:
+        console = Console(file=io.StringIO(), width=width)
+        console.print(to_rich(table, width))
+        lines = console.file.getvalue().splitlines()[2:]
+        assert all(len(line) <= width for line in lines)
+        return [line.split() for line in lines]
+
+    assert shown(80) == [["sdpa_cudnn", "(default)", *names[1].split(), "0.3270"]]
+    assert shown(62) == [
+        ["sdpa_cudnn", "(default)", "sage2_fp16_triton", "0.3270"], ["(max_autotune_no_cudagraphs)"],
+    ]  # fmt: skip
+    assert shown(57) == [
+        ["sdpa_cudnn", "sage2_fp16_triton", "0.3270"], ["(default)", "(max_autotune_no_cudagraphs)"],
+    ]  # fmt: skip
+    assert shown(40) == [
+        ["sdpa_cudnn", "sage2_fp16_triton", "0.3270"], ["(default)", "(max_autotune_no_"], ["cudagraphs)"],
+    ]  # fmt: skip
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """The package's, as `attnsweep --version` says it."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"attnsweep {importlib.metadata.version('attnsweep')}\n"
+
+
+def test_the_page_links_to_each_of_its_parts(written: Path) -> None:
+    """Accuracy and Compilation too, and a table of many columns says that it scrolls."""
+    page = (written / "report.html").read_text()
+    parts = re.findall(r'<h2 id="(\w+)"', page)
+    assert {"accuracy", "compilation"} <= set(parts)
+    assert sorted(re.findall(r'<a href="#(\w+)"', page.partition("</nav>")[0])) == sorted(parts)
+    assert page.count("the table scrolls sideways") == len(re.findall(r"(?:<th .*\n){9,}</tr></thead>", page)) > 0

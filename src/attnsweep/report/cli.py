@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import io
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         "summary.csv, report.html and plots.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"attnsweep {importlib.metadata.version('attnsweep')}")
     parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="a folder of sweeps, or a results.parquet")
     parser.add_argument("--out", type=Path, help="where to write (default: report/ in the first DIR)")
     parser.add_argument(
@@ -107,7 +109,7 @@ def _show(derived: Derived, loaded: Loaded, content: Content, folder: Path) -> N
             for table in (best_table(section, notes), standings_table(section, notes, short=True)):
                 used |= {mark for row in table.rows for cell in row for mark in cell.marks}
                 console.print()
-                console.print(to_rich(table))
+                console.print(to_rich(table, console.width))
         console.print()
     if len(derived.largest) < len(derived.sections):
         left = len(derived.sections) - len(derived.largest)
@@ -118,7 +120,7 @@ def _show(derived: Derived, loaded: Loaded, content: Content, folder: Path) -> N
     console.print(Text(counts(derived), style="bold"))
     if content.failures:
         console.print()
-        console.print(to_rich(failure_table(list(content.failures), short=True)))
+        console.print(to_rich(failure_table(list(content.failures), short=True), console.width))
         console.print()
     for sentence in content.lead[1:]:
         console.print(Text(line(sentence), style="yellow" if sentence.startswith("Left out") else ""))

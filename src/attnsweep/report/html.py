@@ -13,7 +13,7 @@ from attnsweep.report.tables import Table
 from attnsweep.report.text import line
 from attnsweep.safe_text import visible
 
-#: Labels from which on a table of latencies is too wide to be read first.
+#: Labels of a table of latencies beyond which it is too wide to be read first; columns beyond which any may not fit.
 WIDE = 8
 
 
@@ -30,7 +30,7 @@ class Block:
     best: Table
     standings: Table
     plots: tuple[Plot, ...]
-    no_plot: str
+    about_plots: str
 
     @property
     def wide(self) -> bool:
@@ -66,7 +66,7 @@ def to_html(content: Content, plots: Path) -> str:
     environment.filters["visible"] = lambda value: visible(value, keep="\n\t")
     environment.filters["svg"] = lambda plot: _data_uri(plots / f"{plot.stem}.svg")
     source = resources.files("attnsweep.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(page=content, against_axis=AGAINST_AXIS)
+    return environment.from_string(source).render(page=content, against_axis=AGAINST_AXIS, wide=WIDE)
 
 
 def _data_uri(path: Path) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from attnsweep.report.text import cut, line, markdown, markdown_code
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
+    from rich.text import Text
 
 
 @dataclass(frozen=True)
@@ -73,29 +75,92 @@ def _style(cell: Cell) -> str:
     return "bold" if cell.best or cell.bold else "dim" if cell.dim else ""
 
 
-def to_rich(table: Table) -> RichTable:
-    """The table for rich; its text is literal: no markup and no control character reaches the terminal."""
+def to_rich(table: Table, width: int) -> RichTable:
+    """The table for a terminal of `width` columns; its text is literal: no markup and no control character reaches it.
+
+    Text that has to be broken is so at a blank, or within a name after one of BREAKS, wherever that is enough.
+    """
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for column in table.columns:
-        # The heading of a column that does not wrap may not push the others off the screen.
-        drawn.add_column(
-            Text(cut(line(column.title), 24) if column.number else line(column.title)),
-            justify="right" if column.number else "left",
-            no_wrap=column.number,
-            overflow="fold",
-        )
-    for row in table.rows:
-        fields = []
-        for cell in row:
-            text = Text(line(cell.text), style=_style(cell))
-            if cell.note:
-                text.append(f" ({line(cell.note)})")
-            if cell.marks:
-                text.append(f" ^{line(','.join(cell.marks))}")
-            fields.append(text)
-        drawn.add_row(*fields)
+    # The heading of a column that does not wrap may not push the others off the screen.
+    titles = [cut(line(column.title), 24) if column.number else line(column.title) for column in table.columns]
+    rows = [[_rich_cell(cell) for cell in row] for row in table.rows]
+    texts = [[title, *(row[place].plain for row in rows)] for place, title in enumerate(titles)]
+    room = _widths(texts, [column.number for column in table.columns], width)
+    for column, title in zip(table.columns, titles, strict=True):
+        justify: Literal["right", "left"] = "right" if column.number else "left"
+        drawn.add_column(Text(title), justify=justify, no_wrap=column.number, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(_broken(text, most) for text, most in zip(row, room, strict=True)))
     return drawn
+
+
+def _rich_cell(cell: Cell) -> Text:
+    from rich.text import Text
+
+    text = Text(line(cell.text), style=_style(cell))
+    if cell.note:
+        text.append(f" ({line(cell.note)})")
+    if cell.marks:
+        text.append(f" ^{line(','.join(cell.marks))}")
+    return text
+
+
+#: After these a name may be broken.
+BREAKS = "_-/,=]"
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\S+\s*|^\s+", text)
+
+
+def _pieces(text: str) -> list[str]:
+    """A text in pieces that stay whole."""
+    return re.findall(rf"[^\s{re.escape(BREAKS)}]*[{re.escape(BREAKS)}]*\s*", text)
+
+
+def _widths(texts: list[list[str]], numbers: list[bool], width: int) -> list[int]:
+    """The width of each column: what it needs, or less where that is too much for all, but for the words of its text,
+    or, where that is still too much, the pieces of them.
+
+    The widest gives way first; numbers never do. `texts` are the columns'.
+    """
+    from rich.cells import cell_len
+
+    found = [max(map(cell_len, its)) for its in texts]
+    for parts in (_words, _pieces):
+        least = [
+            most if number else max((cell_len(one.rstrip()) for text in its for one in parts(text)), default=0)
+            for its, most, number in zip(texts, found, numbers, strict=True)
+        ]
+        # Two blanks stand between columns.
+        while sum(found) + 2 * (len(found) - 1) > width:
+            able = [place for place, most in enumerate(found) if most > least[place]]
+            if not able:
+                break
+            found[max(able, key=lambda place: found[place])] -= 1
+    return found
+
+
+def _broken(text: Text, most: int) -> Text:
+    """`text` in lines of at most so many columns, as far as its pieces allow."""
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    parts = [
+        part for word in _words(text.plain) for part in ([word] if cell_len(word.rstrip()) <= most else _pieces(word))
+    ]
+    ends, used, at = [], 0, 0
+    for part in parts:
+        if used and used + cell_len(part.rstrip()) > most:
+            ends.append(at)
+            used = 0
+        used += cell_len(part)
+        at += len(part)
+    lines = text.divide(ends)
+    for one in lines:
+        one.rstrip()
+    return Text("\n").join(lines)
