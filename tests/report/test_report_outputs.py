@@ -231,14 +231,34 @@ def test_equal_failures_are_one_row() -> None:
     rows += [values(POINT, "x", status=Status.CRASHED), values(POINT)]
     derived = derive(rows)
     found = failures(derived)
-    assert [(one.status, one.label, len(one.cases), one.processes) for one in found] == [
+    assert [(one.status, one.label, len(one.cases), one.records) for one in found] == [
         ("crashed", "x", 1, 1),
         ("unsupported", "flex", 3, 3),
     ]
     assert found[0].command == "attnsweep impl=x compile=eager scenario=prefill name=h200"
     assert [column.title for column in failure_table(found).columns][-1] == "run the first again"
-    assert counts(derived) == "5 processes: 3 unsupported, 1 crashed, 1 ok."
+    assert counts(derived) == "5 records: 3 unsupported, 1 crashed, 1 ok."
     assert texts(status_table(derived))[-1] == ["all", "1", "3", "1"]
+
+
+def test_reasons_that_differ_in_numbers_are_one_kind_of_failure() -> None:
+    """The first stands for them, and how many others there are; a number within a name is no such number."""
+    told = [
+        "max error 0.31 is 48 times 2",
+        "max error 0.5 is 9 times 2",
+        "max error 0.5 is 9 times 2",
+        "no sm90",
+        "no sm80",
+    ]
+    rows = [
+        values(prefill(n + 1, 2048), "flex", status=Status.INCORRECT, reason=reason) for n, reason in enumerate(told)
+    ]
+    found = failures(derive(rows))
+    assert [(one.reason, len(one.cases), one.reasons) for one in found] == [
+        ("max error 0.31 is 48 times 2", 3, 2), ("no sm80", 1, 1), ("no sm90", 1, 1),
+    ]  # fmt: skip
+    notes = [row[3].note for row in failure_table(found, short=True).rows]
+    assert notes == ["and 1 alike with other numbers", "", ""]
 
 
 def test_the_environment_says_what_the_records_say() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 
 from attnsweep.errors import Status
+from attnsweep.report.load import Row
 from attnsweep.report.sections import Derived
 from attnsweep.report.tables import Cell, Column, Table
 from attnsweep.report.text import count, cut, line
@@ -19,11 +21,15 @@ TOLD = 200
 TRACEBACK = 20_000
 
 
+#: A number that stands for itself: not the 90 of sm90, nor the 2 of fa2.
+_NUMBER = re.compile(r"(?<![A-Za-z0-9_])\d+(\.\d+)*")
+
+
 @dataclass(frozen=True)
 class Failure:
-    """Processes of one label that ended alike; `traceback` (its end) and `command` are those of the first.
+    """Records of one label that ended alike; `reason`, `traceback` (its end) and `command` are those of the first.
 
-    Only the first TOLD of a report have a traceback.
+    `reasons` counts the different ones, which differ in numbers alone. Only the first TOLD have a traceback.
     """
 
     label: str
@@ -32,36 +38,41 @@ class Failure:
     devices: tuple[str, ...]
     scenarios: tuple[str, ...]
     cases: tuple[str, ...]
-    processes: int
+    records: int
+    reasons: int
     traceback: str
     command: str
 
 
 def failures(derived: Derived) -> list[Failure]:
-    """Every record that is not ok, those with the same label, status and reason as one; the worst first."""
+    """Every record that is not ok, those of one label, status and reason, but for its numbers, as one; worst first."""
     groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for index, (row, label) in enumerate(zip(derived.rows, derived.labels, strict=True)):
         if row["status"] != Status.OK:
-            reason = line(row["reason"]) or "no reason was recorded"
-            groups[(label.text, line(row["status"]), reason)].append(index)
+            groups[(label.text, line(row["status"]), _NUMBER.sub("0", _reason(row)))].append(index)
     found = []
-    for (text, status, reason), indices in groups.items():
+    for (text, status, _), indices in groups.items():
         rows = [derived.rows[index] for index in indices]
         found.append(
             Failure(
                 label=text,
                 status=status,
-                reason=reason,
+                reason=_reason(rows[0]),
                 devices=tuple(dict.fromkeys(derived.devices[index] for index in indices)),
                 scenarios=tuple(dict.fromkeys(line(row["scenario"]) for row in rows)),
                 cases=tuple(dict.fromkeys(line(row["case"]) for row in rows)),
-                processes=len(rows),
+                records=len(rows),
+                reasons=len({_reason(row) for row in rows}),
                 traceback=next((row["traceback"] for row in rows if row["traceback"]), "")[-TRACEBACK:],
                 command=next((row["command"] for row in rows if row["command"]), ""),
             )
         )
     found.sort(key=lambda one: (_severity(one.status), one.label, -len(one.cases), one.reason))
     return [*found[:TOLD], *(replace(one, traceback="") for one in found[TOLD:])]
+
+
+def _reason(row: Row) -> str:
+    return line(row["reason"]) or "no reason was recorded"
 
 
 def _severity(status: str) -> int:
@@ -71,10 +82,10 @@ def _severity(status: str) -> int:
 
 
 def counts(derived: Derived) -> str:
-    """The outcomes in one sentence: 288 processes: 240 ok, 40 unsupported, 8 oom."""
+    """The outcomes in one sentence: 288 records: 240 ok, 40 unsupported, 8 oom."""
     seen = Counter(line(row["status"]) for row in derived.rows)
     told = ", ".join(f"{number} {status}" for status, number in seen.most_common())
-    return f"{len(derived.rows)} {'process' if len(derived.rows) == 1 else 'processes'}: {told}."
+    return f"{count(len(derived.rows), 'record')}: {told}."
 
 
 def failure_table(found: list[Failure], short: bool = False) -> Table:
@@ -91,7 +102,8 @@ def failure_table(found: list[Failure], short: bool = False) -> Table:
         row = [Cell(one.status), Cell(one.label)]
         row += [Cell(", ".join(one.devices))] if devices else []
         row += [Cell(", ".join(one.scenarios))] if scenarios else []
-        row += [Cell(str(len(one.cases))), Cell(cut(one.reason, REASON) if short else one.reason)]
+        alike = f"and {one.reasons - 1} alike with other numbers" if one.reasons > 1 else ""
+        row += [Cell(str(len(one.cases))), Cell(cut(one.reason, REASON) if short else one.reason, alike)]
         row += [] if short else [Cell(one.command, code=True)]
         rows.append(tuple(row))
     note = f"{count(len(found), 'kind')} of failure." if found else "Nothing failed."

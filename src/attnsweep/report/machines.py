@@ -66,7 +66,7 @@ def _describe(device: str, host: str, rows: list[Row]) -> dict[str, str]:
         said["measured (UTC)"] = first if first == last else f"{first} to {last}"
     else:
         said["measured (UTC)"] = ""
-    said["processes"] = str(len(rows))
+    said["records"] = str(len(rows))
     return said
 
 
