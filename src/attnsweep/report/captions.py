@@ -9,7 +9,7 @@ from attnsweep.report.aggregate import PRECISION
 from attnsweep.report.sections import Section
 from attnsweep.report.styles import drawable
 from attnsweep.report.text import listing
-from attnsweep.report.words import constants, title
+from attnsweep.report.words import boards_of, constants, title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,6 +48,8 @@ def heading(section: Section, width: float, shown: str = "", timed: bool = True)
     lines = [drawable(title(section), room)]
     timer = listing(list(dict.fromkeys(case.timer for case in section.rankable)))
     below = "; ".join(part for part in (constants(section), f"timer {timer}" if timer and timed else "") if part)
+    boards = len(boards_of(section))
+    below += f"; cases on {boards} GPUs" if boards > 1 and timed else ""
     if any(starred(section, one.label.text) for one in section.standings):
         below += ("; " if below else "") + "* not in the case's own precision"
     for told in (below, shown):

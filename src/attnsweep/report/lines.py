@@ -11,6 +11,7 @@ from attnsweep.report.bounds import CEILING, ceiling_points, draw_peak, peak_of
 from attnsweep.report.captions import names, set_heading
 from attnsweep.report.measures import Measure
 from attnsweep.report.sections import CaseRow, Section
+from attnsweep.report.standings import geometric_mean
 from attnsweep.report.styles import Style, draw_legend, drawable
 from attnsweep.report.words import field_value, shown_fields
 
@@ -50,11 +51,16 @@ def line_plot(
     from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.lines import Line2D
 
-    labels = [standing.label.text for standing in section.standings[:LINES]]
-    shown = names(section)[:LINES]
+    called = dict(zip((one.label.text for one in section.standings), names(section), strict=True))
+    labels = _ordered(section, panels, measure)
+    stands = dict(zip(labels, labels, strict=True)) if measure.timed else _alike(panels, labels, measure)
+    places = {text: place for place, text in enumerate(labels)}
+    labels.sort(key=lambda text: places[stands[text]])
+    seen = set(stands.values())
+    shown = [called[text] if text in seen else f"as well: {called[text]}" for text in labels]
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
-    legend = 0.7 + 0.073 * max((len(text) for text in [*shown, "measured ceiling"]), default=0)
+    legend = 0.7 + 0.073 * max(len(text) for text in [*shown, "measured ceiling"])
     height = max(rows * 2.9 + 0.9, 0.9 + 0.205 * (len(labels) + 3) + 0.5)
     wide = 5.2 if columns == 1 else 3.6
     width = columns * wide + legend + 0.2
@@ -64,7 +70,7 @@ def line_plot(
     axes = [ax for row in grid for ax in row]
     reached: list[float] = []
     for ax, (name, cases) in zip(axes, panels.items(), strict=False):
-        reached += _panel(ax, cases, labels, measure, styles)
+        reached += _panel(ax, cases, [text for text in labels if text in seen], measure, styles)
         scales.set_x(ax, sorted({case.axis_value for case in cases if case.axis_value is not None}), wide - 0.6)
         ax.set_title(drawable(name), loc="left")
         ax.set_xlabel(_axis_title(section.key.axis))
@@ -88,7 +94,8 @@ def line_plot(
     told += [f"{left} slower not drawn"] if left > 0 else []
     told += [f"{more} more panels not drawn"] if more > 0 else []
     set_heading(figure, section, width, "; ".join(told), timed=measure.timed)
-    handles = [Line2D([], [], **styles[text].line_options()) for text in labels]
+    unseen: dict[str, Any] = {"linestyle": "none"}
+    handles = [Line2D([], [], **(styles[text].line_options() if text in seen else unseen)) for text in labels]
     if ceiling:
         handles.append(Line2D([], [], **CEILING))
         shown.append("measured ceiling")
@@ -96,8 +103,70 @@ def line_plot(
     for marker, words in dict.fromkeys(mark for _, _, mark in unmeasured.failures_of(every, labels)):
         handles.append(Line2D([], [], color="#444444", marker=marker, markeredgewidth=1.6, linestyle="none"))
         shown.append(words)
-    draw_legend(figure, handles, shown, "fastest first", (1 - legend / width, 1 - 0.45 / height))
+    draw_legend(
+        figure,
+        handles,
+        shown,
+        "fastest first, in the mean" if measure.timed else "least first, in the mean",
+        (1 - legend / width, 1 - 0.45 / height),
+    )
     return figure
+
+
+def _ordered(section: Section, panels: dict[str, list[CaseRow]], measure: Measure) -> list[str]:
+    """The labels that are drawn, the best standings', by their mean: what is fastest, or takes least memory, first."""
+    drawn = section.standings[:LINES]
+    means = {one.label.text: one.slowdown for one in drawn}
+    if not measure.timed:
+        means = {text: geometric_mean(_middles(panels, text, measure)) for text in means}
+    return sorted(means, key=lambda text: means[text])
+
+
+def _middles(panels: dict[str, list[CaseRow]], text: str, measure: Measure) -> list[float]:
+    every = [point[1] for cases in panels.values() for point in _points(cases, text, measure)]
+    return [value for value in every if math.isfinite(value)]
+
+
+def _alike(panels: dict[str, list[CaseRow]], labels: list[str], measure: Measure) -> dict[str, str]:
+    """For each label the one whose line stands for it: itself, or an earlier one whose line lies on its own all along.
+
+    What has a mark for a failure keeps its own look, which the mark has too.
+    """
+    every = [case for cases in panels.values() for case in cases]
+    failing = {text for _, text, _ in unmeasured.failures_of(every, labels)}
+    stands: dict[str, str] = {}
+    lines: dict[str, list[float]] = {}
+    for text in labels:
+        its = [point[1] for point in _points(every, text, measure)]
+        stands[text] = next((one for one in lines if text not in failing and _hides(lines[one], its)), text)
+        if stands[text] == text and text not in failing:
+            lines[text] = its
+    return stands
+
+
+def _hides(one: list[float], other: list[float]) -> bool:
+    """Whether two lines differ by less than 2 % wherever either is, as no eye sees on a scale of octaves."""
+    return all(
+        math.isclose(mine, its, rel_tol=0.02) or (math.isnan(mine) and math.isnan(its))
+        for mine, its in zip(one, other, strict=True)
+    )
+
+
+def _points(cases: list[CaseRow], text: str, measure: Measure) -> list[tuple[float, float, float, float]]:
+    """Axis value, measure, and both ends of its interval of a label in each case; not a number where there is none."""
+    points = []
+    for case in cases:
+        one = case.ranked.get(text)
+        at = math.nan if case.axis_value is None else case.axis_value
+        middle = None if one is None else measure.value(one, one.latency_ms)
+        if one is None or middle is None:
+            # A gap in the line: nothing is drawn between the neighbours of a case that failed.
+            points.append((at, math.nan, math.nan, math.nan))
+            continue
+        ends = (one.interval.low, one.interval.high) if one.interval and measure.timed else (None, None)
+        low, high = (measure.value(one, end) or middle for end in ends)
+        points.append((at, middle, low, high))
+    return points
 
 
 def _panel(
@@ -106,18 +175,7 @@ def _panel(
     """Draw one panel's lines with their intervals; every value reached is returned."""
     reached: list[float] = []
     for text in labels:
-        points = []
-        for case in cases:
-            one = case.ranked.get(text)
-            middle = None if one is None else measure.value(one, one.latency_ms)
-            if one is None or middle is None:
-                # A gap in the line: nothing is drawn between the neighbours of a case that failed.
-                points.append((case.axis_value, math.nan, math.nan, math.nan))
-                continue
-            ends = (one.interval.low, one.interval.high) if one.interval and measure.timed else (None, None)
-            low, high = (measure.value(one, end) or middle for end in ends)
-            points.append((case.axis_value, middle, low, high))
-        at, middles, lows, highs = zip(*points, strict=True)
+        at, middles, lows, highs = zip(*_points(cases, text, measure), strict=True)
         reached += [value for value in (*middles, *lows, *highs) if math.isfinite(value)]
         ax.plot(at, middles, **styles[text].line_options())
         ax.fill_between(at, lows, highs, color=styles[text].colour, alpha=0.22, linewidth=0)

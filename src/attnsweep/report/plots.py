@@ -52,7 +52,7 @@ def draw_all(derived: Derived, folder: Path, raw: Callable[[Row], Row]) -> list[
     for old in folder.iterdir():
         if re.fullmatch(rf"({'|'.join(AGAINST_AXIS)}|load|winners)-.*\.(png|svg)", old.name):
             old.unlink()
-    styles = assign(list(derived.labels))
+    styles = assign([one.label for section in derived.sections for one in section.standings])
     drawn: list[Plot] = []
     taken: set[str] = set()
     with mpl.rc_context(settings()):

@@ -1,4 +1,7 @@
-"""How a label looks in all plots of a report: colour and marker by implementation, line by compile mode."""
+"""How a label looks in all plots of a report: colour and marker by implementation, line by compile mode.
+
+Implementations beyond the colours there are have colours again, with the next kind of line.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,13 @@ from typing import Any
 from attnsweep.report.labels import Label
 from attnsweep.report.text import cut, line
 
-#: Okabe and Ito's palette for colour-blind readers, its yellow (too faint on white) replaced by a grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A7A7A")
-#: Eleven, so that colour and marker together repeat only after 88 implementations.
+#: Okabe and Ito's palette for colour-blind readers without its yellow (too faint on white), then what of other palettes
+#: stays furthest from these and from each other in normal, protan, deutan and tritan sight.
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
+    *("#882255", "#B9AC70", "#332288"),
+)
+#: Eleven, so that colour and marker together repeat only after 110 implementations.
 MARKERS = ("o", "s", "^", "D", "v", "p", "<", "h", ">", "d", "8")
 LINES = ("-", (0, (4, 1.6)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)), (0, (7, 2, 1, 1, 1, 2)), (0, (2, 3)))
 
@@ -49,9 +56,9 @@ def assign(labels: list[Label]) -> dict[str, Style]:
     styles = {}
     for label in unique:
         kind, mode = kinds.index((label.impl, label.variant, label.version)), modes.index(label.compile)
-        styles[label.text] = Style(
-            COLOURS[kind % len(COLOURS)], MARKERS[kind % len(MARKERS)], LINES[mode % len(LINES)], mode == 0
-        )
+        again, colour = divmod(kind, len(COLOURS))
+        line = LINES[(mode + again) % len(LINES)]
+        styles[label.text] = Style(COLOURS[colour], MARKERS[kind % len(MARKERS)], line, mode == 0)
     return styles
 
 

@@ -132,10 +132,15 @@ def split(section: Section) -> str:
     )
 
 
+def boards_of(section: Section) -> set[str]:
+    """The GPUs on which a table's cases were measured, by UUID."""
+    ranked = [one for case in section.cases for one in case.ranked.values()]
+    return {board for one in ranked for board in one.texts("gpu_uuid")}
+
+
 def boards(section: Section) -> str:
     """A sentence on a table whose cases lie on several GPUs of one model; empty where they do not."""
-    ranked = [one for case in section.cases for one in case.ranked.values()]
-    used = {board for one in ranked for board in one.texts("gpu_uuid")}
+    used = boards_of(section)
     if len(used) < 2:
         return ""
     return (
