@@ -245,9 +245,10 @@ def test_the_end_of_a_sweep_names_results_counts_and_what_to_do_next(
     assert any(one.endswith(f"c eager {case}: oom (out of memory)") for one in lines)
     assert lines[3].split() == ["ms", "a", "eager", "b", "eager", "c", "eager"]
     assert lines[4].split() == [case, "0.4021", "0.25*", "oom"]
-    assert lines[5] == "2 ok, 1 oom"
-    assert lines[6].split() == ["Records:", str(tmp_path / "s" / "cells")]
-    assert lines[7].split() == ["Report:", "attnsweep-report", str(tmp_path / "s")]
+    assert lines[5].startswith("* lowest median of its case")
+    assert lines[6] == "2 ok, 1 oom"
+    assert lines[7].split() == ["Records:", str(tmp_path / "s" / "cells")]
+    assert lines[8].split() == ["Report:", "attnsweep-report", str(tmp_path / "s")]
 
 
 def test_a_launchers_job_may_be_one_that_nothing_can_do(tmp_path: Path, answered: Answered) -> None:
