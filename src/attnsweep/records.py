@@ -52,7 +52,7 @@ COLUMNS: tuple[Column, ...] = (
             "measurement",
             "str",
             "",
-            "8 hex of all that changes the measurement, the replicate aside: rows that differ in it are never pooled",
+            "8 hex of what was measured: all that makes a cell but timing preset and replicate; never pooled over two",
         ),
         ("replicate", "int", "", "number of the process among equal ones, from 0"),
         ("impl", "str", "", "name of the implementation"),

@@ -31,7 +31,7 @@ def only(derived: Derived) -> Any:
     return derived.sections[0].cases[0].measured["fa2"]
 
 
-@pytest.mark.parametrize("column", ["gpu_uuid", "driver", "torch", "jax", "measurement", CONFIGURATION])
+@pytest.mark.parametrize("column", ["gpu_uuid", "driver", "torch", "jax", CONFIGURATION])
 def test_what_differs_is_not_pooled_and_the_newest_speaks(column: str) -> None:
     """The older measurement is not in the number, the reader is told, and it is not counted among the processes."""
     rows = [(0, 1.0, "one"), (5, 3.0, "other"), (1, 1.2, "one")]
@@ -72,18 +72,20 @@ def test_what_was_found_incorrect_later_has_no_time() -> None:
 @pytest.mark.parametrize("timing", ["quick", "standard"])
 def test_better_evidence_of_other_code_is_none(timing: str) -> None:
     """Code that was changed is measured anew: its one process speaks, by whichever preset."""
-    old = [at(minute, 1.0, replicate=minute, **{CONFIGURATION: "old", "measurement": "aa"}) for minute in range(3)]
-    new = at(10, 3.0, sweep="late", timing=timing, **{CONFIGURATION: "new", "measurement": "bb"})
+    old = [at(minute, 1.0, replicate=minute, **{CONFIGURATION: "old"}) for minute in range(3)]
+    new = at(10, 3.0, sweep="late", timing=timing, **{CONFIGURATION: "new"})
     one = only(derive([*old, new]))
     assert (one.latency_ms, one.ok, one.marks) == (3.0, 1, ("superseded",))
 
 
-def test_under_one_preset_the_measurement_tells_what_the_configuration_does_not() -> None:
+@pytest.mark.parametrize("timing", ["quick", "standard"])
+def test_the_measurement_tells_what_the_configuration_does_not(timing: str, tmp_path: Path) -> None:
     """A kernel of our own that was edited: equal JSON, another measurement, and the newest speaks."""
-    old = [at(minute, 1.0, replicate=minute, measurement="aa") for minute in range(3)]
-    assert only(derive([*old, at(10, 3.0, sweep="late", measurement="bb")])).latency_ms == 3.0
-    other_preset = at(10, 3.0, sweep="late", timing="standard", measurement="bb")
-    assert only(derive([*old, other_preset])).latency_ms == 1.0
+    same = {"config": '{"impl": 1}'}
+    old = [at(minute, 1.0, replicate=minute, measurement="aa", **same) for minute in range(3)]
+    new = at(10, 3.0, sweep="late", timing=timing, measurement="bb", **same)
+    assert only(derive(load([write(tmp_path, [*old, new])]).rows())).latency_ms == 3.0
+    assert only(derive(load([write(tmp_path / "two", [*old, {**new, "measurement": "aa"}])]).rows())).latency_ms == 1.0
 
 
 def test_an_edited_function_in_one_sweep_is_another_measurement(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ METHOD = (
     f"{ENOUGH} processes the interval is the widest one within a process, stretched to the range of the "
     f"processes' medians; from {ENOUGH} on it is the 95 % interval of the median over processes.",
     f"The fastest is bold. {RULE} Otherwise it is a tie, and all of them are bold: the data do not say which is "
-    "faster. Results flagged implausible or unchecked are shown and not ranked.",
+    "faster. Results flagged implausible, unchecked or loose_check are shown and not ranked.",
     "Processes are pooled only where host, GPU, driver, torch, JAX, the library's version, the configuration, timing "
     "preset and sweep agree. Of groups that differ in more than timing preset or sweep the newest counts; of the "
     "others the one with most processes that are ok, of equals the newest, but never an older time where the newest "

@@ -29,7 +29,7 @@ def kernel_table(derived: Derived) -> Table:
         place = [Cell(device)] if several else []
         rows.append((Cell(text), *place, Cell(told), Cell(str(cases[(text, device)]))))
     note = (
-        "What the profiler saw on the GPU, without namespaces and template arguments; a number in brackets counts "
+        "What the profiler saw run, without namespaces and template arguments; a number in brackets counts "
         "the cases of a kernel that did not run in all of them."
     )
     return Table(

@@ -42,7 +42,7 @@ RAW = (
 #: The key under which a row says where its record is in the table.
 PLACE = "place"
 
-#: The key of a digest of what was configured, the timing preset and what no measurement depends on aside.
+#: The key of `measurement`, or where a record has none of a digest of what was configured but for the timing preset.
 CONFIGURATION = "configuration"
 
 #: What of a cell's JSON is no part of that: the id, where it ran, how it was timed, and which of equals it is.
@@ -100,7 +100,7 @@ class Loaded:
         kept = self.table.drop_columns(list(RAW)).combine_chunks().to_pylist()
         configured = map(_configuration, self.table["config"].to_pylist())
         return [
-            _explicit(_sane(row)) | {PLACE: place, CONFIGURATION: told}
+            _explicit(_sane(row)) | {PLACE: place, CONFIGURATION: row["measurement"] or told}
             for place, (row, told) in enumerate(zip(kept, configured, strict=True))
         ]
 
@@ -110,7 +110,7 @@ class Loaded:
 
 
 def _configuration(config: str | None) -> str | None:
-    """What CONFIGURATION is of a record's `config`; None where that says nothing."""
+    """A digest of a record's `config`; None where that says nothing."""
     try:
         told = json.loads(config or "null")
     except (ValueError, RecursionError):

@@ -12,7 +12,7 @@ from attnsweep.report.load import CONFIGURATION, Row, moment
 SUBJECT = ("hostname", "gpu_uuid", "driver", "torch", "jax", "impl_version", "protocol", CONFIGURATION)
 
 #: What processes must have in common to be processes of one measurement.
-AGREE = (*SUBJECT, "measurement", "timing", "sweep")
+AGREE = (*SUBJECT, "timing", "sweep")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def choose(rows: list[Row]) -> Choice:
         return sum(rows[one]["status"] == Status.OK for one in group.members)
 
     newest = max(groups, key=latest)
-    same = [group for group in groups if _same_subject(newest.pattern, group.pattern)]
+    same = [group for group in groups if _agree(newest.pattern, group.pattern, SUBJECT)]
     wrong = any(rows[one]["status"] == Status.INCORRECT for one in newest.members)
     best = newest if wrong else max(same, key=lambda group: (ok(group), latest(group)))
     return Choice(
@@ -78,11 +78,6 @@ def _groups(rows: list[Row], started: list[datetime]) -> list[_Group]:
         else:
             groups.append(_Group({name: rows[index].get(name) for name in AGREE}, [index]))
     return groups
-
-
-def _same_subject(one: Row, other: Row) -> bool:
-    """Whether two groups measured the same. `measurement`, of which the timing preset is a part, tells under one."""
-    return _agree(one, other, SUBJECT) and (one["timing"] != other["timing"] or _agree(one, other, ("measurement",)))
 
 
 def _unknown(row: Row) -> int:
