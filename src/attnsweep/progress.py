@@ -22,6 +22,7 @@ from rich.table import Column
 from rich.text import Text
 
 from attnsweep.errors import FAILURES
+from attnsweep.records import BEARING, NOT_RANKED
 from attnsweep.safe_text import line
 from attnsweep.terminal import digits, duration, label, say
 
@@ -42,13 +43,7 @@ _COUNTS_WIDTH = 34
 _LONG_S = 60.0
 
 #: Flags of a record that bear on its speed, or on whether that counts; the others say how it was timed, or loaded.
-_ON_SPEED = frozenset(
-    {
-        *("contended", "foreign_process", "gpu_busy", "throttled", "unstable", "unsettled", "stepped", "unhidden"),
-        *("substituted", "fallback", "impure", "graph_break", "op_by_op"),
-        *("implausible", "unchecked", "loose_check"),
-    }
-)
+_ON_SPEED = frozenset((*BEARING, *NOT_RANKED))
 
 #: How often somebody looks for such cells, in seconds.
 _LOOK_S = 5.0

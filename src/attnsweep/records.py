@@ -22,9 +22,25 @@ SCHEMA_VERSION = 1
 #: Version of how times are taken. Another one makes other cells, and rows of two are never pooled.
 PROTOCOL = 3
 
-
 #: Flags of results that are shown and never compared.
 NOT_RANKED = ("implausible", "unchecked", "loose_check", "ceiling")
+
+#: Flags by which a speed, or what it is said of, is another than the number beside it promises.
+BEARING = (
+    "contended",
+    "fallback",
+    "foreign_process",
+    "gpu_busy",
+    "graph_break",
+    "impure",
+    "op_by_op",
+    "stepped",
+    "substituted",
+    "throttled",
+    "unhidden",
+    "unsettled",
+    "unstable",
+)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from string import ascii_lowercase
 
+from attnsweep import records
 from attnsweep.report.aggregate import PRECISION, Measurement
 from attnsweep.report.sections import Derived, Section, Standing
 from attnsweep.report.text import line
@@ -43,21 +44,8 @@ MEANINGS = {
     "mixed versions": "the mean goes over cases that were measured with different versions of the library",
 }
 
-#: What makes a speed, or what it is said of, another than the name beside it promises.
-BEARING = (
-    *(
-        "throttled",
-        "unstable",
-        "fallback",
-        "unproven",
-        "substituted",
-        "contended",
-        "unhidden",
-        "graph_break",
-        "op_by_op",
-    ),
-    *("impure", "no_room", "unsettled", "stepped", "foreign_process", "gpu_busy", "partial", "versions", "other_gpu"),
-)
+#: Marks by which a speed, or what it is said of, is another than the number beside it promises.
+BEARING = (*records.BEARING, "unproven", "no_room", "partial", "versions", "other_gpu")
 
 #: Flags that say something about the load alone: no mark of a burst.
 LOAD = frozenset({"launch_bound", "unsteady"})
