@@ -1,5 +1,7 @@
 """What an exception says becomes a reason: what is wrong, not where in which source it was met."""
 
+import time
+
 import pytest
 import triton
 import triton.language as tl
@@ -86,3 +88,20 @@ def test_who_says_nothing_has_a_cause(cause, expected):
     error = RuntimeError("says enough")
     error.__cause__ = cause
     assert said(error) == "says enough"
+
+
+def test_a_cause_may_be_a_circle():
+    """Python allows an exception to be the cause of itself, or of its own cause."""
+    alone = ValueError("")
+    alone.__cause__ = alone
+    assert said(alone) == ""
+    first, second = ValueError("first:"), ValueError("second:")
+    first.__cause__, second.__cause__ = second, first
+    assert said(first) == "first: second:"
+
+
+def test_a_message_as_long_as_a_program_is_looked_at_in_part():
+    """Ten megabytes of what could be places take no time."""
+    begun = time.perf_counter()
+    assert said(RuntimeError("at 12:30:\n" * 1_000_000))
+    assert time.perf_counter() - begun < 5

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from attnsweep import environment, records
+from attnsweep import environment, identity, records
 from attnsweep.schema import Check
 from plans import make, only
 from sweeps import CPU, DEFAULT, EAGER, GPU, LOAD, QUICK, combination, impl, one_case, settings
@@ -32,7 +32,6 @@ def test_what_changes_the_measurement_changes_the_id(tmp_path: Path, monkeypatch
         only(tmp_path, replace(base, scenario=one_case(dtype="bf16"))),
         only(tmp_path, base, check=Check(enabled=False)),
         only(tmp_path, base, check=Check(forward_factor=3.0)),
-        only(tmp_path, base, check=Check(backward_factor=4.0)),
         only(tmp_path, base, seed=1),
         only(tmp_path, base, device=replace(CPU, name="another")),
     ]
@@ -85,7 +84,7 @@ def test_another_protocol_makes_other_cells(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_what_does_not_change_the_measurement_keeps_the_id(tmp_path: Path) -> None:
-    """Where, when, how many beside it, and whether forked or spawned."""
+    """Where, when, how many beside it, whether forked or spawned, and what its check never reads."""
     base = combination(scenario=one_case())
     plain = only(tmp_path, base, device=GPU)
     same = [
@@ -93,6 +92,7 @@ def test_what_does_not_change_the_measurement_keeps_the_id(tmp_path: Path) -> No
         only(tmp_path, base, device=replace(GPU, uuid="GPU-9", driver="580.1", power_limit_w=500.0)),
         only(tmp_path, base, device=GPU, study="flux", force=True, shard=(1, 1), isolation="spawn"),
         only(tmp_path, replace(base, impl=impl("naive", isolation="spawn")), device=GPU),
+        only(tmp_path, base, device=GPU, check=Check(backward_factor=4.0)),
         only(tmp_path, base, device=GPU, pool=replace(settings(tmp_path).pool, timeout_s=3.0)),
     ]
     assert {cell.id for cell in same} == {plain.id}
@@ -150,6 +150,19 @@ def test_an_edited_kernel_makes_new_cells_of_ours_only(tmp_path: Path, monkeypat
     assert before[1] == after[1]
 
 
+def test_what_a_check_reads_is_part_of_the_id() -> None:
+    """A factor of the directions that run, where anything is checked and no class of its own brings other limits."""
+    check = {"enabled": True, "forward_factor": 2.0, "backward_factor": 3.0}
+    read = {way: set(identity.applying(check, way, False)) for way in ("fwd", "bwd", "fwd_bwd")}
+    assert read == {
+        "fwd": {"enabled", "forward_factor"},
+        "bwd": {"enabled", "backward_factor"},
+        "fwd_bwd": {"enabled", "forward_factor", "backward_factor"},
+    }
+    assert identity.applying(check, "fwd", True) == {"enabled": True}
+    assert identity.applying({**check, "enabled": False}, "fwd", False) == {"enabled": False}
+
+
 def test_an_infinite_constant_is_no_obstacle(tmp_path: Path) -> None:
     """A YAML may hold .inf; the cell has an id and its configuration is JSON that Python reads."""
     library = {"_target_": "attnsweep.impls.FunctionAttention", "function": "a.b", "arguments": {"causal": "causal"}}
@@ -163,7 +176,7 @@ def test_ids_do_not_depend_on_the_process(tmp_path: Path) -> None:
     hashed = (
         '{"case":{"batch_size":1,"bias":"none","causal":true,"direction":"fwd","dtype":"fp32","head_dim":16,'
         '"head_dim_v":16,"kv_len":32,"num_heads":4,"num_kv_heads":4,"q_len":32,"window":null},'
-        '"check":{"backward_factor":3.0,"enabled":true,"forward_factor":2.0},'
+        '"check":{"enabled":true,"forward_factor":2.0},'
         '"compile":{"dynamic":false,"fullgraph":true,"mode":null,"name":"eager"},"device":"AMD EPYC",'
         '"impl":{"_target_":"attnsweep.impls.naive.NaiveAttention","distribution":null,"layout":"bhsd",'
         '"name":"naive"},"kernels":null,"protocol":3,%s"seed":0,%s"variant":"","version":null}'

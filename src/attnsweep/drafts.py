@@ -51,7 +51,7 @@ def to_cell(
         compile=compile,
         case=fields_of_case,
         timing=timing,
-        check=check,
+        check=identity.applying(check, case.direction, impls.precision(impl) is not None),
         seed=settings.seed,
         version=draft.version,
         device_name=device.name,

@@ -92,6 +92,9 @@ class CompileError(CellError):
     status = Status.COMPILE_ERROR
 
 
+#: Characters of a message that are looked at: a compiler may hand on a whole source.
+_LONGEST = 20_000
+
 #: Where in its source Triton's compiler met what is wrong: a position, the lines up to it, and a caret below the last.
 _PLACE = re.compile(r"at \d+:\d+:\n(?:(?:.*\n)*?\s*\^|\s*<source \w+>)[ ]*(?:\n|$)")
 
@@ -100,10 +103,18 @@ def said(error: BaseException) -> str:
     """What an exception says is wrong: its message without the place in a source, or where there is no more to it (an
     error in a function that was called from there) what its cause says; empty where nobody says anything.
     """
-    text = _PLACE.sub("", str(error)).strip()
-    if error.__cause__ is not None and (not text or text.endswith(":")):
-        return f"{text} {said(error.__cause__) or type(error.__cause__).__name__}".strip()
-    return text
+    told: list[str] = []
+    seen: list[BaseException] = []
+    while error not in seen:
+        seen.append(error)
+        told.append(_PLACE.sub("", str(error)[:_LONGEST]).strip())
+        cause = error.__cause__
+        if cause is None or (told[-1] and not told[-1].endswith(":")):
+            break
+        error = cause
+    if len(told) > 1 and not told[-1]:
+        told[-1] = type(error).__name__
+    return " ".join(one for one in told if one)
 
 
 def first_line(text: str) -> str:

@@ -55,6 +55,16 @@ def hashed(
     }
 
 
+def applying(check: Mapping[str, Any], direction: str, quantised: bool) -> dict[str, Any]:
+    """The settings of `check` that a cell's check reads: a quantised implementation brings limits of its own."""
+    unread = {f"{other}_factor" for other, mark in (("forward", "fwd"), ("backward", "bwd")) if mark not in direction}
+    return {
+        name: value
+        for name, value in check.items()
+        if name == "enabled" or (check["enabled"] and not quantised and name not in unread)
+    }
+
+
 def measurement(fields: Mapping[str, Any]) -> str:
     """8 hex of what `hashed` returned, the timing preset aside: the same was measured, however long."""
     return _digest({key: value for key, value in fields.items() if key != "timing"})

@@ -7,12 +7,13 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Container, Mapping
+from dataclasses import asdict
 from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnsweep import impls, metrics
+from attnsweep import identity, impls, metrics
 from attnsweep.case import Case
 from attnsweep.environment import machine
 from attnsweep.errors import RecordError, Status
@@ -138,10 +139,9 @@ def _loosened(cell: Cell) -> bool:
     precision = impls.precision(cell.payload["impl"])
     if precision is not None:
         return bool(precision["cosine"] < LIMITS["cosine"] or precision["rel_l1"] > LIMITS["rel_l1"])
-    check, shipped, direction = Check(**cell.payload["check"]), Check(), cell.payload["case"]["direction"]
-    return ("fwd" in direction and check.forward_factor > shipped.forward_factor) or (
-        "bwd" in direction and check.backward_factor > shipped.backward_factor
-    )
+    applied = identity.applying(cell.payload["check"], cell.payload["case"]["direction"], False)
+    shipped = asdict(Check())
+    return any(limit > shipped[name] for name, limit in applied.items() if name != "enabled")
 
 
 def _rated(columns: dict[str, Any], cell: Cell, inside: list[Mapping[str, Any]]) -> set[str]:

@@ -55,6 +55,30 @@ def figures(found: Derived) -> dict[str, set[tuple[str, float | None, int, str]]
 SAME_HOST = {"hostname": "vm"}
 
 
+def test_a_sweep_shared_out_stays_together_beside_another_of_its_name(tmp_path: Path) -> None:
+    """Hosts of one name: what measured everything itself is apart, and those that shared it out are one device."""
+    parts = [run(uuid, points=(point,), **SAME_HOST) for uuid, point in ((B, SHORT), (C, LONG))]
+    found = derived(tmp_path, run(A, **SAME_HOST), *parts)
+    assert {name: len(told) for name, told in figures(found).items()} == {
+        "NVIDIA H200, GPU-aaaaaaaa": 2,
+        "NVIDIA H200, GPU-bbbbbbbb and 1 more": 4,
+    }
+
+
+def test_a_cold_and_a_hot_sweep_measured_different_things(tmp_path: Path) -> None:
+    """One GPU took the cold cells and another the hot ones: nothing was measured twice."""
+    found = derived(tmp_path, run(A, **SAME_HOST, sweep="x"), run(B, **SAME_HOST, sweep="y", cache="hot"))
+    assert {section.key.device for section in found.sections} == {"NVIDIA H200"}
+
+
+@pytest.mark.parametrize("changed", [{"timing": "standard"}, {"protocol": 9}, {"measurement": "ab"}, {"cache": "hot"}])
+def test_a_sweep_that_goes_on_otherwise_is_on_the_same_device(tmp_path: Path, changed: dict[str, Any]) -> None:
+    """Shared out over two GPUs, then one of them measures all with other settings: not the same measured twice."""
+    parts = [run(uuid, points=(point,), **SAME_HOST) for uuid, point in ((A, SHORT), (B, LONG))]
+    found = derived(tmp_path, *parts, run(A, 5, **SAME_HOST, **changed))
+    assert {section.key.device for section in found.sections} == {"NVIDIA H200"}
+
+
 @pytest.mark.parametrize("newer", [A, B])
 @pytest.mark.parametrize(
     ("one", "other", "devices"),

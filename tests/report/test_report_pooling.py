@@ -69,6 +69,22 @@ def test_what_was_found_incorrect_later_has_no_time() -> None:
     assert only(derive([wrong, at(10)])).status == Status.OK
 
 
+def test_nothing_from_before_an_incorrect_output_speaks() -> None:
+    """Also where something else failed since then, in a third sweep."""
+    wrong = values(POINT, status=Status.INCORRECT, sweep="late", started_at="2026-11-20T10:08:00+00:00")
+    slow = values(POINT, status=Status.TIMEOUT, sweep="later", started_at="2026-11-20T10:09:00+00:00")
+    assert only(derive([at(0), at(1, replicate=1), wrong, slow])).latency_ms is None
+
+
+@pytest.mark.parametrize("flag", ["unchecked", "loose_check"])
+def test_what_was_checked_loosely_speaks_alone(flag: str) -> None:
+    """A look without a check, under other settings, takes nothing from what was checked; alone it is shown."""
+    loose = at(9, 2.0, sweep="late", flags=[flag], **{CONFIGURATION: "loose"})
+    one = only(derive([at(0, 1.0, **{CONFIGURATION: "strict"}), loose]))
+    assert (one.latency_ms, one.ranked, one.marks) == (1.0, True, ("superseded",))
+    assert only(derive([loose])).latency_ms == 2.0
+
+
 @pytest.mark.parametrize("timing", ["quick", "standard"])
 def test_better_evidence_of_other_code_is_none(timing: str) -> None:
     """Code that was changed is measured anew: its one process speaks, by whichever preset."""

@@ -14,6 +14,9 @@ from attnsweep.report.text import line
 #: What two GPUs must have in common to have measured the same.
 _SAME = ("impl", "variant", "compile", "scenario", "case", "cache")
 
+#: What tells one process of a sweep from all others.
+_PROCESS = (*_SAME, "replicate", "timing", "protocol", "impl_version", "measurement")
+
 #: Characters of a UUID that are shown, if they tell the GPUs of a report apart: GPU- and eight digits.
 _SHOWN = 12
 
@@ -31,7 +34,7 @@ def told_apart(rows: list[Row], names: list[str]) -> list[str]:
     for indices in machines.values():
         its = [rows[index] for index in indices]
         devices = _devices(its)
-        if not _measured_twice(its, _SAME, devices):
+        if not _measured_twice(its, devices):
             continue
         of_sweep: dict[object, set[frozenset[str]]] = defaultdict(set)
         for row in its:
@@ -44,29 +47,36 @@ def told_apart(rows: list[Row], names: list[str]) -> list[str]:
 
 
 def _devices(rows: list[Row]) -> dict[str, frozenset[str]]:
-    """By GPU of one host's rows all those that are one device with it.
+    """By GPU of one host's rows all those that are one device with it: among which a sweep shared out its cases.
 
-    A sweep measures each process of a case once: a name under which two GPUs measured the same one is that of several
-    sweeps, on GPUs that have nothing to do with each other.
+    A sweep measures each process of a cell once: GPUs that measured the same one under a sweep's name were in different
+    sweeps of that name, and had nothing to do with each other. The one with most results is asked first.
     """
-    sweeps: dict[object, list[Row]] = defaultdict(list)
+    sweeps: dict[object, dict[str, set[tuple[object, ...]]]] = defaultdict(lambda: defaultdict(set))
     for row in rows:
         if row["gpu_uuid"]:
-            sweeps[row["sweep"]].append(row)
-    devices = {row["gpu_uuid"]: frozenset({row["gpu_uuid"]}) for its in sweeps.values() for row in its}
-    alone = dict(devices)
-    for its in sweeps.values():
-        if not _measured_twice(its, (*_SAME, "replicate"), alone):
-            joined = frozenset[str]().union(*(devices[row["gpu_uuid"]] for row in its))
+            done = sweeps[row["sweep"]][row["gpu_uuid"]]
+            done |= {tuple(row.get(name) for name in _PROCESS)} if row["status"] == Status.OK else set()
+    devices = {uuid: frozenset({uuid}) for boards in sweeps.values() for uuid in boards}
+    for boards in sweeps.values():
+        teams: list[tuple[set[str], set[tuple[object, ...]]]] = []
+        for uuid in sorted(boards, key=lambda one: (-len(boards[one]), one)):
+            team = next((one for one in teams if not one[1] & boards[uuid]), None)
+            if team is None:
+                teams.append(team := (set(), set()))
+            team[0].add(uuid)
+            team[1].update(boards[uuid])
+        for uuids, _ in teams:
+            joined = frozenset[str]().union(*(devices[uuid] for uuid in uuids))
             devices.update(dict.fromkeys(joined, joined))
     return devices
 
 
-def _measured_twice(rows: list[Row], columns: tuple[str, ...], devices: dict[str, frozenset[str]]) -> bool:
-    """Whether two devices have a result of the same, the same being what `columns` say."""
+def _measured_twice(rows: list[Row], devices: dict[str, frozenset[str]]) -> bool:
+    """Whether two devices have a result of the same."""
     seen: dict[tuple[object, ...], frozenset[str]] = {}
     return any(
-        seen.setdefault(tuple(row[name] for name in columns), devices[row["gpu_uuid"]]) != devices[row["gpu_uuid"]]
+        seen.setdefault(tuple(row[name] for name in _SAME), devices[row["gpu_uuid"]]) != devices[row["gpu_uuid"]]
         for row in rows
         if row["gpu_uuid"] and row["status"] == Status.OK
     )

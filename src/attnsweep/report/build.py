@@ -46,8 +46,8 @@ METHOD = (
     "faster. Results flagged implausible, unchecked or loose_check are shown and not ranked.",
     "Processes are pooled only where host, GPU, driver, torch, JAX, the library's version, the configuration, timing "
     "preset and sweep agree. Of groups that differ in more than timing preset or sweep the newest counts; of the "
-    "others the one with most processes that are ok, of equals the newest, but never an older time where the newest "
-    "was incorrect.",
+    "others the one with most processes that are ok, of equals the newest, but none from before an incorrect output; "
+    "loosely checked or unchecked ones where there are no others.",
     "Two hosts are two devices, and so are two GPUs of one model that measured the same. GPUs among which a sweep "
     "shared out its cases are one: each case is of one of them, and what another measured of it is marked; means and "
     "ranges over cases go over them all.",

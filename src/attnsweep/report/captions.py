@@ -51,7 +51,7 @@ def heading(section: Section, width: float, shown: str = "", timed: bool = True)
     boards = len(boards_of(section))
     below += f"; cases on {boards} GPUs" if boards > 1 and timed else ""
     if any(starred(section, one.label.text) for one in section.standings):
-        below += ("; " if below else "") + "*\u00a0not in the case's own precision"
+        below += ("; " if below else "") + "not in the case's own precision: *"
     for told in (below, shown):
         lines += textwrap.wrap(drawable(told, 2 * room), room)
     return lines

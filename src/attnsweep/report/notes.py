@@ -14,7 +14,7 @@ MEANINGS = {
     "unstable": "the samples did not settle within the time allowed",
     "fallback": "the kernels that ran are not those that the implementation declares",
     "unproven": "the names of the kernels that ran could not be seen",
-    "substituted": "the compiler replaced the formula by another implementation's kernel: see Kernels",
+    "substituted": "the framework ran another implementation's kernel in place of the formula: see Kernels",
     "unchecked": "the output was not compared with a reference (check.enabled=false): not ranked",
     "loose_check": "its check allowed larger errors than the one that attnsweep comes with: not ranked",
     "contended": "the CPU was shared while samples were taken",
@@ -38,7 +38,7 @@ MEANINGS = {
     "versions": "the processes ran different versions of the library",
     "other_gpu": "another GPU of the same model measured it than most of its case: no two are equally fast",
     "superseded": "older measurements, on another machine, with other software or configured otherwise, "
-    "are not in the number",
+    "or less strictly checked ones, are not in the number",
     "outweighed": "the same was measured in another sweep or by another timing preset too, in fewer processes or "
     "earlier, and that is not in the number",
     "mixed versions": "the mean goes over cases that were measured with different versions of the library",

@@ -15,6 +15,10 @@ SUBJECT = ("hostname", "gpu_uuid", "driver", "torch", "jax", "impl_version", "pr
 AGREE = (*SUBJECT, "timing", "sweep")
 
 
+#: Flags of outputs that were not held to the check that attnsweep comes with.
+_UNCHECKED = frozenset({"unchecked", "loose_check"})
+
+
 @dataclass(frozen=True)
 class Choice:
     """Indices of a label's rows in a case: those that `speaks` for it, and those left out for either reason.
@@ -31,9 +35,10 @@ class Choice:
 def choose(rows: list[Row]) -> Choice:
     """Of the groups of rows that agree with each other the one that speaks.
 
-    That is the newest, or among it and those that differ from it in timing preset or sweep alone the one with most
-    processes that are ok, of equals the newest. Where the newest was incorrect, no older time stands against that. A
-    field that a record does not know (it failed before it could ask, or is of an older version) agrees with any value.
+    The newest says what is measured, and where; of the groups of that, which differ in timing preset or sweep alone,
+    the one with most processes that are ok speaks, of equals the newest, but none from before a group with an incorrect
+    output. Groups whose outputs were checked loosely, or not at all, count where there are no others. A field that a
+    record does not know (it failed before it could ask, or is of an older version) agrees with any value.
     """
     started = [moment(row["started_at"]) for row in rows]
     groups = _groups(rows, started)
@@ -41,13 +46,17 @@ def choose(rows: list[Row]) -> Choice:
     def latest(group: _Group) -> datetime:
         return max(started[one] for one in group.members)
 
-    def ok(group: _Group) -> int:
-        return sum(rows[one]["status"] == Status.OK for one in group.members)
+    def having(group: _Group, status: Status) -> int:
+        return sum(rows[one]["status"] == status for one in group.members)
 
-    newest = max(groups, key=latest)
+    def checked(group: _Group) -> bool:
+        return not any(_UNCHECKED & set(rows[one]["flags"] or ()) for one in group.members)
+
+    newest = max([group for group in groups if checked(group)] or groups, key=latest)
     same = [group for group in groups if _agree(newest.pattern, group.pattern, SUBJECT)]
-    wrong = any(rows[one]["status"] == Status.INCORRECT for one in newest.members)
-    best = newest if wrong else max(same, key=lambda group: (ok(group), latest(group)))
+    wrong = [latest(group) for group in same if having(group, Status.INCORRECT)]
+    able = [group for group in same if not wrong or latest(group) >= max(wrong)]
+    best = max(able, key=lambda group: (having(group, Status.OK), latest(group)))
     return Choice(
         speaks=tuple(sorted(best.members)),
         superseded=tuple(sorted(one for group in groups if group not in same for one in group.members)),

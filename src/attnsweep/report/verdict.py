@@ -47,7 +47,7 @@ def verdict(section: Section) -> str:
             after = _after(section, first, tied)
         leading = list(dict.fromkeys([*leading, *(_pair(section, ties) or [_foremost(section, ties)])]))
     said += _marks(section, leading, after)
-    if any(_unsure(case) for case in cases):
+    if any(_unsure(case) for case in cases if len(case.fastest) < len(case.ranked)):
         least = HOST_FLOOR if any(case.timer == "host" for case in cases) else FLOOR
         said.append(f"Some of these have no interval: differences above {100 * least:g} % were taken for real")
     if len(cases) < len(section.cases):

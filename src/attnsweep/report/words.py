@@ -29,7 +29,7 @@ _FAMILY = {
 RULE = (
     f"A win needs disjoint intervals, and a difference above {100 * FLOOR:g} % where fewer than {MEASURED} processes "
     "are behind either side or an interval is unknown: the variation between processes was not measured there. By a "
-    f"CPU's wall clock it is {100 * HOST_FLOOR:g} %, and no difference is a win where either side was contended."
+    f"CPU's wall clock it is {100 * HOST_FLOOR:g} % there, and where either side was contended none is."
 )
 
 
