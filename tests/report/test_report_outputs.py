@@ -190,7 +190,7 @@ def test_new_flags_are_explained() -> None:
     flags = ["substituted", "contended", "unchecked"]
     derived = derive([values(POINT, flags=flags), values(POINT, "flex")])
     told = [meaning for _, meaning in Footnotes(derived).legend()]
-    assert "substituted: the compiler replaced the formula by another implementation's kernel: see Kernels" in told
+    assert "substituted: the framework ran another implementation's kernel in place of the formula: see Kernels" in told
     assert "contended: the CPU was shared while samples were taken" in told
     assert any(one.startswith("unchecked: ") and one.endswith("not ranked") for one in told)
 
