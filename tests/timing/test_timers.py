@@ -37,13 +37,31 @@ def test_hot_flushes_nothing():
 
 
 def test_a_blocker_too_short_is_made_longer():
-    """A host slower than the first guess is hidden on a later attempt, and that attempt is what counts."""
+    """A host slower than the first guess is hidden on the next attempt, which counts and has as many calls."""
     gpu = FakeGpu(kernel_s=1e-4, launch_s=1e-4)
     timer = events(gpu)
     block = timer.block()
     assert block.hidden
-    assert gpu.log.count("spin") > 1
-    assert block.samples_ms == pytest.approx([0.1] * len(block.samples_ms))
+    assert gpu.log.count("spin") == 2
+    assert block.samples_ms == pytest.approx([0.1] * 24)
+    assert not timer.flags
+
+
+def test_a_full_launch_queue_means_fewer_calls():
+    """No blocker hides the launch that waits for room in the queue: that block has fewer calls, and later ones too."""
+    gpu = FakeGpu(kernel_s=1e-4)
+    issued = []
+
+    def queued():
+        issued.append(gpu.log.count("spin"))
+        if issued.count(issued[-1]) > 16:
+            gpu.synchronize()
+        gpu.call()
+
+    timer = events(gpu, queued)
+    blocks = [timer.block() for _ in range(3)]
+    assert all(block.hidden for block in blocks)
+    assert [len(block.samples_ms) for block in blocks] == [12, 12, 12]
     assert not timer.flags
 
 
@@ -56,7 +74,7 @@ def test_launches_that_cannot_be_hidden_are_flagged():
 
 
 def test_a_call_that_waits_for_the_device_does_not_run_away():
-    """It can never hide: five attempts once, then one short block after another, flagged."""
+    """It can never hide: six attempts once, then one short block after another, flagged."""
     gpu = FakeGpu(kernel_s=1e-4)
 
     def waiting():

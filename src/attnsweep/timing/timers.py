@@ -27,8 +27,8 @@ _LEAD_CALLS = 2
 #: Above these a block is one untimed and one timed call, then one timed call alone.
 LONG_MS, _VERY_LONG_MS = 3.0, 10.0
 
-#: How often a block is tried again, behind a blocker of at first and at most so many milliseconds.
-_ATTEMPTS, _FIRST_BLOCKER_MS, _LONGEST_BLOCKER_MS = 5, 1.0, 50.0
+#: How often a block is tried, behind a blocker of at first and at most so many milliseconds.
+_ATTEMPTS, _FIRST_BLOCKER_MS, _LONGEST_BLOCKER_MS = 6, 1.0, 50.0
 
 #: A graph holds calls for about this long, so that its own launch is nothing, and at most so many calls.
 _REPLAY_MS, _MOST_CAPTURED = 2.0, 2048
@@ -138,16 +138,17 @@ class EventsTimer:
         self._events = [(framework.event(), framework.event()) for _ in range(self.shape.calls)]
 
     def block(self) -> Block:
-        """One rest and one block; tries again behind a longer blocker, with fewer calls, while launches do not hide.
+        """One rest and one block; while launches do not hide, tries again behind a longer blocker, and where that was
+        not it, because the launch queue is full, with fewer calls as well.
 
         A call that waits for the device itself never hides: after the first failure nothing more is tried.
         """
-        for _ in range(1 if "unhidden" in self.flags else _ATTEMPTS):
+        for attempt in range(1 if "unhidden" in self.flags else _ATTEMPTS):
             block = self._attempt()
             if block.hidden:
                 return block
-            self._blocker_ms = min(2 * self._blocker_ms, _LONGEST_BLOCKER_MS)
-            self.shape = replace(self.shape, calls=max(1, self.shape.calls // 2))
+            if attempt:
+                self.shape = replace(self.shape, calls=max(1, self.shape.calls // 2))
         self.flags.add("unhidden")
         self._blocker_ms = _FIRST_BLOCKER_MS
         return block
@@ -177,8 +178,7 @@ class EventsTimer:
         host_ms = (clock.monotonic() - issued) * 1e3
         fw.synchronize()
         # The next blocker covers this block's launches with room to spare, and is no longer than it must be.
-        if hidden:
-            self._blocker_ms = min(max(host_ms * 1.5, 0.2), _LONGEST_BLOCKER_MS)
+        self._blocker_ms = min(max(host_ms * 1.5, 0.2), _LONGEST_BLOCKER_MS)
         durations = [before.ms_until(after) for before, after in events]
         return Block(durations, starts, hidden, sm_clock.mhz(first, last))
 
