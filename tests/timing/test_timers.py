@@ -4,13 +4,13 @@ import pytest
 from fake_gpu import FakeGpu, FakeSmClock, FakeTracer
 
 from attnsweep.errors import GraphUnsupported
-from attnsweep.timing.timers import EventsTimer, GraphTimer, HostTimer, KernelTimer, Shape, Uncountable
+from attnsweep.timing.timers import EventsTimer, GraphTimer, HostTimer, KernelTimer, Shape, Uncountable, shape_of
 
 
 def events(gpu, call=None, **options):
-    """An events timer on a fake GPU."""
-    chosen = {"call_ms": gpu.kernel_s * 1e3, "cache": "cold", "block_ms": 10.0, "rest_ms": 20.0, **options}
-    return EventsTimer(gpu, call or gpu.call, gpu.clock, **chosen)
+    """An events timer on a fake GPU, in blocks of 10 ms after 20 ms of rest."""
+    shape = shape_of(gpu.kernel_s * 1e3, gpu.flush_s * 1e3, block_ms=10.0, rest_ms=20.0)
+    return EventsTimer(gpu, call or gpu.call, gpu.clock, **{"shape": shape, "cache": "cold", **options})
 
 
 def test_events_give_the_kernels_time_and_nothing_of_the_launch():
@@ -91,17 +91,17 @@ def test_a_call_that_waits_for_the_device_does_not_run_away():
 
 
 @pytest.mark.parametrize(
-    ("call_ms", "calls", "timed", "flags"),
-    [(0.1, 26, 24, set()), (2.0, 4, 2, set()), (5.0, 2, 1, {"long_call"}), (50.0, 1, 1, {"long_call"})],
+    ("call_ms", "calls", "timed"),
+    [(0.1, 26, 24), (2.0, 4, 2), (5.0, 2, 1), (50.0, 1, 1)],
 )
-def test_a_block_holds_at_most_ten_milliseconds(call_ms, calls, timed, flags):
+def test_a_block_holds_at_most_ten_milliseconds(call_ms, calls, timed):
     """As many calls as fit beside two lead calls; long calls are one and one, very long ones one alone."""
     gpu = FakeGpu(kernel_s=call_ms / 1e3)
     timer = events(gpu)
     block = timer.block()
     assert gpu.log.count("cold call") == calls
     assert len(block.samples_ms) == timed
-    assert timer.flags == flags
+    assert not timer.flags
 
 
 def test_a_block_begins_after_a_rest():
@@ -149,8 +149,16 @@ def test_a_graph_goes_round_all_copies_for_about_two_milliseconds(kernel_s, copi
     assert graph(FakeGpu(kernel_s=kernel_s), copies).calls == captured
 
 
-def test_a_graph_flushes_nothing_and_calls_no_long_replay_a_long_call():
-    """The copies evict each other; a replay of 4 ms is not a call of 4 ms."""
+@pytest.mark.parametrize(
+    ("kernel_s", "copies", "replays"), [(1e-5, 1, 3), (1.6e-3, 1, 2), (6.4e-4, 5, 2), (9e-3, 1, 1)]
+)
+def test_a_block_of_replays_is_one_untimed_and_as_many_as_fit(kernel_s, copies, replays):
+    """Replays of 2 ms come three a block, those of more than 3 ms, a long call's length, still two."""
+    assert len(graph(FakeGpu(kernel_s=kernel_s), copies).block().samples_ms) == replays
+
+
+def test_a_graph_flushes_nothing():
+    """The copies evict each other."""
     gpu = FakeGpu(kernel_s=2e-3)
     timer = graph(gpu, 2)
     timer.block()

@@ -24,6 +24,8 @@ from attnsweep.timing.timers import (
     KernelTimer,
     Timer,
     Uncountable,
+    flush_ms,
+    shape_of,
 )
 
 #: Calls of the host's clock beside the primary timer, and the longest they may take together.
@@ -51,7 +53,6 @@ class OnGpu:
         )
         self.call_ms = self._estimate()
         self.sm_clock: SmClock = smclock.of(framework.stream(), framework.sm_count())
-        self.blocks = {"block_ms": options["block_ms"], "rest_ms": options["rest_ms"], "sm_clock": self.sm_clock}
         self.rotation = Rotation(framework, subject, options["cache"])
 
     def _estimate(self) -> float:
@@ -60,14 +61,7 @@ class OnGpu:
 
     def measure(self, primary: str) -> Measured:
         """All of it."""
-        events = EventsTimer(
-            self.framework,
-            self.subject.call,
-            self.clock,
-            call_ms=self.call_ms,
-            cache=self.options["cache"],
-            **self.blocks,
-        )
+        events = self._events()
         flags: set[str] = set()
         graph: GraphTimer | None = None
         # A long call's launch is nothing beside it: a graph says nothing new.
@@ -80,6 +74,8 @@ class OnGpu:
                     flags.add("graph_unsupported")
         timer: Timer = graph if graph is not None and primary == "graph" else events
         timed = graph.last if graph is not None and timer is graph else self.subject.call
+        if timer is events and self.call_ms > LONG_MS:
+            flags.add("long_call")
         measured = self._burst(timer, timed, flags)
         columns = measured.columns
         if self.call_ms > ALONE_MS:
@@ -104,10 +100,29 @@ class OnGpu:
         columns.update({"events_ms": None, "graph_ms": None, f"{timer.name}_ms": columns["latency_ms"]})
         return measured
 
+    def _events(self) -> EventsTimer:
+        flushes_ms = flush_ms(self.framework) if self.options["cache"] == "cold" else 0.0
+        return EventsTimer(
+            self.framework,
+            self.subject.call,
+            self.clock,
+            shape=shape_of(self.call_ms, flushes_ms, self.options["block_ms"], self.options["rest_ms"]),
+            cache=self.options["cache"],
+            sm_clock=self.sm_clock,
+        )
+
     def _graph(self) -> GraphTimer:
         unusable: tuple[type[BaseException], ...] = (GraphUnsupported, *self.framework.out_of_memory)
         try:
-            return GraphTimer(self.framework, self.rotation.calls(), self.clock, call_ms=self.call_ms, **self.blocks)
+            return GraphTimer(
+                self.framework,
+                self.rotation.calls(),
+                self.clock,
+                call_ms=self.call_ms,
+                block_ms=self.options["block_ms"],
+                rest_ms=self.options["rest_ms"],
+                sm_clock=self.sm_clock,
+            )
         except unusable as error:
             self.rotation.forget()
             raise GraphUnsupported(str(error)) from error

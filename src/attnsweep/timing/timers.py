@@ -106,11 +106,11 @@ def shape_of(call_ms: float, flush_ms: float, block_ms: float, rest_ms: float) -
 
 
 class EventsTimer:
-    """CUDA events around each call, in blocks of at most `block_ms` of work after a rest of `rest_ms`.
+    """CUDA events around each call, in blocks of the given shape.
 
-    The rest keeps clock and power those of a burst. A block is issued whole behind a spin kernel, so that no call
-    waits for its launch; `unhidden` is flagged where that could not be had. `cache` cold reads 256 MB before each
-    call, hot reads nothing. `call_ms` is an estimate of one call, which sets the number of calls of a block.
+    The rest before each keeps clock and power those of a burst. A block is issued whole behind a spin kernel, so that
+    no call waits for its launch; `unhidden` is flagged where that could not be had. `cache` cold reads 256 MB before
+    each call, hot reads nothing.
     """
 
     name = "events"
@@ -121,19 +121,14 @@ class EventsTimer:
         call: Callable[[], Any],
         clock: Clock,
         *,
-        call_ms: float,
+        shape: Shape,
         cache: str,
-        block_ms: float,
-        rest_ms: float,
         sm_clock: SmClock | None = None,
     ) -> None:
         self._framework, self._call, self._clock = framework, call, clock
-        self._cold = cache == "cold"
+        self._cold, self.shape = cache == "cold", shape
         self._sm_clock = sm_clock or NoSmClock()
         self.flags: set[str] = set()
-        if call_ms > LONG_MS:
-            self.flags.add("long_call")
-        self.shape = shape_of(call_ms, flush_ms(framework) if self._cold else 0.0, block_ms, rest_ms)
         self._blocker_ms = _FIRST_BLOCKER_MS
         self._events = [(framework.event(), framework.event()) for _ in range(self.shape.calls)]
 
@@ -187,8 +182,9 @@ class GraphTimer:
     """CUDA events around a graph of many calls: no launch is in it. A sample is a replay's time over its calls.
 
     `calls` are the same call over copies of the inputs that together exceed L2 (cold), or one call (hot); the graph
-    goes round them for about 2 ms. Raises GraphUnsupported where a call cannot be captured, or is so slow that one
-    round is longer than a block.
+    goes round them for about 2 ms. A block is at most `block_ms` of replays, the first untimed, after a rest of
+    `rest_ms`; `call_ms` is an estimate of one call. Raises GraphUnsupported where a call cannot be captured, or is so
+    slow that one round is longer than a block.
     """
 
     name = "graph"
@@ -219,10 +215,8 @@ class GraphTimer:
             framework,
             self.graph.replay,
             clock,
-            call_ms=replay_ms,
+            shape=Shape(1, max(1, min(int(block_ms / replay_ms) - 1, _MOST_CALLS)), rest_ms / 1e3),
             cache="hot",  # the copies of the inputs have evicted each other, or nothing is to be
-            block_ms=block_ms,
-            rest_ms=rest_ms,
             sm_clock=sm_clock,
         )
 
@@ -245,8 +239,8 @@ class GraphTimer:
 
     @property
     def flags(self) -> set[str]:
-        """What a reader should know; a long replay is no long call."""
-        return self._timer.flags - {"long_call"}
+        """What a reader should know."""
+        return self._timer.flags
 
     def last(self) -> Any:
         """Replay, and what the last of the captured calls returned."""
