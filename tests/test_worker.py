@@ -154,6 +154,18 @@ def test_what_a_gpu_says_after_an_error_is_told_once(monkeypatch, later, reason)
     assert story.status_of(RuntimeError("no")) == ("error", "RuntimeError: no")
 
 
+def test_cached_memory_is_freed_between_timing_and_the_check_after_it(monkeypatch):
+    """Inputs for that check, cut out of a cached block, would leave a call that fitted a block too few."""
+    seen = []
+    torch = type(worker.frameworks.load("torch", {"kind": "cpu"}))
+    latency, verify_again = worker.measure.latency, worker.check.verify_again
+    monkeypatch.setattr(torch, "free_memory", lambda _: seen.append("free"))
+    monkeypatch.setattr(worker.measure, "latency", lambda *args: [seen.append("latency"), latency(*args)][1])
+    monkeypatch.setattr(worker.check, "verify_again", lambda *args: [seen.append("again"), verify_again(*args)][1])
+    assert run(cell(NAIVE))[0]["status"] == "ok"
+    assert seen == ["free", "latency", "free", "again"]
+
+
 @pytest.mark.parametrize(
     ("deed", "reason"),
     [
