@@ -126,6 +126,8 @@ class Attention(ABC):
     is_attention: ClassVar[bool] = True
     #: The module whose absence means `missing`; None where the framework itself is the library.
     module: str | None = None
+    #: Seconds that planning takes, set in `prepare` where that also does what is done once and for all: compiling.
+    plan_s: float | None = None
 
     def __init__(
         self,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from functools import partial
 from typing import Any, Callable
 
 from attnsweep.case import Case
@@ -66,7 +68,8 @@ class FlashInferPrefill(Attention):
         workspace = torch.zeros(WORKSPACE, dtype=torch.uint8, device=device)
         wrapper = wrapper_type(workspace, kv_layout="NHD", backend=self.backend)
         window_left, causal = _window(case)
-        wrapper.plan(
+        plan = partial(
+            wrapper.plan,
             _offsets(case.batch_size, case.q_len),
             _offsets(case.batch_size, case.kv_len),
             case.num_heads,
@@ -78,6 +81,7 @@ class FlashInferPrefill(Attention):
             sm_scale=case.scale,
             q_data_type=_dtype(case),
         )
+        self.plan_s = _planned_s(plan, device)
         tokens = (
             (-1, case.num_heads, case.head_dim),
             (-1, case.num_kv_heads, case.head_dim),
@@ -134,7 +138,8 @@ class FlashInferDecode(Attention):
         wrapper = wrapper_type(workspace, kv_layout="NHD", use_tensor_cores=self.use_tensor_cores, backend=self.backend)
         # Versions before 0.7 know no q_len_per_req, and one query needs none.
         several = {"q_len_per_req": case.q_len} if case.q_len > 1 else {}
-        wrapper.plan(
+        plan = partial(
+            wrapper.plan,
             _offsets(case.batch_size, pages),
             torch.arange(case.batch_size * pages, dtype=torch.int32, device=device),
             torch.full((case.batch_size,), page, dtype=torch.int32),
@@ -147,6 +152,7 @@ class FlashInferDecode(Attention):
             q_data_type=_dtype(case),
             **several,
         )
+        self.plan_s = _planned_s(plan, device)
         queries = (case.batch_size * case.q_len, case.num_heads, case.head_dim)
         cache = (case.batch_size * pages, page, case.num_kv_heads, case.head_dim)
         shape = (case.batch_size, case.q_len, case.num_heads, case.head_dim_v)
@@ -155,6 +161,20 @@ class FlashInferDecode(Attention):
             return wrapper.run(q.view(queries), (k.view(cache), v.view(cache))).view(shape)
 
         return call
+
+
+def _planned_s(plan: Callable[[], Any], device: str) -> float:
+    """Plan, and the seconds that it takes a caller each time: the first time compiles the kernel and is not counted."""
+    import torch
+
+    plan()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.monotonic()
+    plan()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.monotonic() - start
 
 
 def _offsets(count: int, length: int) -> Any:

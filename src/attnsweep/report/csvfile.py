@@ -30,6 +30,7 @@ _NUMBERS = (
     "grad_err_ratio",
     "peak_memory_bytes",
     "workspace_bytes",
+    "plan_s",
     "first_call_s",
     "compile_s",
     "autotune_s",
