@@ -60,6 +60,13 @@ def test_a_step_in_the_stream_is_waited_out():
     assert one.interval() == (1.3, 1.3)
 
 
+def test_a_drift_beyond_the_target_stops_at_the_cap():
+    """Each block 1 % slower than the one before: more of them know the median less."""
+    one = rule()
+    assert feed(one, [[1.01**count] for count in range(100)]) == 34
+    assert one.why() == "time"
+
+
 def test_outliers_do_not_move_the_interval():
     """One block in ten is three times as long; the median does not care."""
     draw = random.Random(0)
