@@ -97,9 +97,10 @@ def test_on_a_gpu_calls_go_round_operands_that_exceed_l2_five_times(impl, monkey
 
 @pytest.mark.parametrize("impl", [MATMUL, COPY], ids=lambda impl: impl["name"])
 @pytest.mark.parametrize("checked", [True, False])
-def test_a_ceiling_goes_through_every_stage_and_is_no_attention(impl, checked):
+@pytest.mark.parametrize("direction", ["fwd", "bwd", "fwd_bwd"])
+def test_a_ceiling_goes_through_every_stage_and_is_no_attention(impl, checked, direction):
     """Timed like any other; not compared with attention, neither before nor after, and flagged."""
-    cell = resolved(impl, {**SMALL, "head_dim_v": 32, "bias": "dense", "dtype": "bf16"})
+    cell = resolved(impl, {**SMALL, "head_dim_v": 32, "bias": "dense", "dtype": "bf16", "direction": direction})
     cell["check"]["enabled"] = checked
     outcome = worker.run(cell, lambda event: None)
     assert outcome["status"] == "ok", outcome["traceback"]
