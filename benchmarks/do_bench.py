@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from attnsweep import frameworks, impls, inputs, records
+from attnsweep import frameworks, impls, inputs, parquet
 from attnsweep.case import Case
 
 
@@ -26,7 +26,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     paths = sorted((folder / "cells").glob("*.parquet"))
     columns = ("impl", "case", "scenario", "latency_ms", "config", "compile", "direction", "status", "replicate")
     wanted = {"compile": "eager", "direction": "fwd", "status": "ok", "replicate": 0}
-    rows = ({name: row[name] for name in columns} for row in records.read(paths).to_pylist())
+    rows = ({name: row[name] for name in columns} for row in parquet.read(paths).to_pylist())
     return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
 
 

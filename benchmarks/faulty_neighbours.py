@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from attnsweep import records
+from attnsweep import parquet
 
 ROOT = Path(__file__).resolve().parents[1]
 GOOD = "sdpa_cudnn,sdpa_flash,sdpa_efficient"
@@ -38,7 +38,7 @@ def sweep(output_dir: Path, name: str, implementations: str) -> list[dict[str, o
     ).returncode
     if code > 1:
         raise SystemExit(code)
-    rows: list[dict[str, object]] = records.read(sorted((output_dir / name / "cells").glob("*.parquet"))).to_pylist()
+    rows: list[dict[str, object]] = parquet.read(sorted((output_dir / name / "cells").glob("*.parquet"))).to_pylist()
     return rows
 
 

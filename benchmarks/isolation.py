@@ -23,7 +23,7 @@ from pathlib import Path
 
 import context
 
-from attnsweep import records
+from attnsweep import parquet
 
 
 def forked(device: str, cells: int, folder: Path) -> list[dict[str, object]]:
@@ -34,7 +34,7 @@ def forked(device: str, cells: int, folder: Path) -> list[dict[str, object]]:
         "timing=quick", f"timing.replicates={cells}", f"device={device}", "name=isolation", f"output_dir={folder}",
     ]  # fmt: skip
     subprocess.run(sweep, check=True, stdout=subprocess.DEVNULL)
-    rows = records.read(sorted((folder / "isolation/cells").glob("*.parquet"))).to_pylist()
+    rows = parquet.read(sorted((folder / "isolation/cells").glob("*.parquet"))).to_pylist()
     failed = [row["reason"] for row in rows if row["status"] != "ok"]
     if failed or len(rows) != cells:
         raise SystemExit(f"{len(rows)} of {cells} cells have a record, {len(failed)} failed: {failed[:1]}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from attnsweep import planning
+from attnsweep import parquet, planning
 from attnsweep.compose import Combination
 from attnsweep.devices import Device
 from attnsweep.errors import Status
@@ -30,4 +30,4 @@ def record(planned: Plan, cell: Cell, status: Status) -> None:
     """Put a record of that status where a sweep would."""
     planned.cells_folder.mkdir(parents=True, exist_ok=True)
     rest = {"latency_ms": 0.5} if status is Status.OK else {"reason": "because"}
-    Record({**cell.columns, "status": status.value, **rest}).write(planned.record_path(cell.id))
+    parquet.write(Record({**cell.columns, "status": status.value, **rest}), planned.record_path(cell.id))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from attnsweep import records
+from attnsweep import parquet
 
 HERE = Path(__file__).parent
 
@@ -70,7 +70,7 @@ def sweep(tmp_path_factory):
         text=True,
         timeout=110,
     )  # fmt: skip
-    rows = records.read(sorted((folder / "outputs/deeds/cells").glob("*.parquet"))).to_pylist()
+    rows = parquet.read(sorted((folder / "outputs/deeds/cells").glob("*.parquet"))).to_pylist()
     return {row["impl"]: row for row in rows}, done, mark, folder
 
 

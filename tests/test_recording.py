@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from attnsweep import planning, recording, records
+from attnsweep import parquet, planning, recording
 from attnsweep.devices import Device
 from attnsweep.errors import Status
 from attnsweep.plan import Cell
@@ -30,7 +30,7 @@ def write(tmp_path: Path, end: Ending, device: Device = GPU, now: float = 103.5,
     one = cell(tmp_path, device, **fields)
     written = recording.write(one, device, end, tmp_path, clock=lambda: now)
     assert sorted(os.listdir(tmp_path)) == [f"{one.id}.parquet"]
-    (values,) = records.read([tmp_path / f"{one.id}.parquet"]).to_pylist()
+    (values,) = parquet.read([tmp_path / f"{one.id}.parquet"]).to_pylist()
     assert values == written.values
     return dict(values)
 
@@ -73,14 +73,14 @@ def test_wall_time_ends_with_the_record_and_overhead_is_what_no_stage_took(tmp_p
 def test_wall_time_holds_the_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock is read after a record was written once, and the record that stays holds that time."""
     now, paths = [103.0], []
-    real = Record.write
+    real = parquet.write
 
     def slow(record: Record, path: Path) -> None:
         real(record, path)
         paths.append(path.name)
         now[0] += 0.25
 
-    monkeypatch.setattr(Record, "write", slow)
+    monkeypatch.setattr(parquet, "write", slow)
     one = cell(tmp_path)
     written = recording.write(one, GPU, ending(measured()), tmp_path, clock=lambda: now[0])
     assert written.values["wall_s"] == pytest.approx(3.25)
@@ -378,7 +378,7 @@ def test_an_unsupported_cell_is_recorded_without_a_process(tmp_path: Path) -> No
     """Status, reason and when; no times of a process that never was."""
     one = Cell(**{**vars(cell(tmp_path)), "unsupported": "head_dim 512 is above 256"})
     recording.write_known(one, Status.UNSUPPORTED, str(one.unsupported), tmp_path)
-    (values,) = records.read([tmp_path / f"{one.id}.parquet"]).to_pylist()
+    (values,) = parquet.read([tmp_path / f"{one.id}.parquet"]).to_pylist()
     assert (values["status"], values["reason"]) == ("unsupported", "head_dim 512 is above 256")
     assert values["started_at"].endswith("+00:00")
     assert values["wall_s"] is None

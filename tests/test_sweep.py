@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from attnsweep import devices, environment, identity, planning, pool, recording, records, sweep
+from attnsweep import devices, environment, identity, parquet, planning, pool, recording, sweep
 from attnsweep.compose import Combination
 from attnsweep.devices import Device
 from attnsweep.errors import AttnsweepError, ConfigError, Status
@@ -70,7 +70,7 @@ def run(tmp_path: Path, *combinations: Combination, shared: bool = False, **chan
 
 
 def rows(tmp_path: Path) -> list[dict[str, Any]]:
-    found = records.read(sorted((tmp_path / "s" / "cells").glob("*.parquet"))).to_pylist()
+    found = parquet.read(sorted((tmp_path / "s" / "cells").glob("*.parquet"))).to_pylist()
     return [dict(one) for one in found]
 
 
@@ -666,7 +666,7 @@ def test_a_real_sweep_on_this_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     command = [sys.executable, "-c", "import sys; from attnsweep.cli import main; sys.exit(main())", *line.split()]
     first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stdout + first.stderr
-    found = records.read(sorted((tmp_path / "outputs" / "real" / "cells").glob("*.parquet"))).to_pylist()
+    found = parquet.read(sorted((tmp_path / "outputs" / "real" / "cells").glob("*.parquet"))).to_pylist()
     statuses = sorted((row["impl"], row["status"], row["q_len"]) for row in found)
     assert statuses == [
         *[("fa2", "unsupported", length) for length in (32, 64)],

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 import processes
-from attnsweep import impls, interpreters, planning, pool, records, sweep, uvenv
+from attnsweep import impls, interpreters, parquet, planning, pool, sweep, uvenv
 from attnsweep.errors import ConfigError, Status
 from attnsweep.impls.naive import NaiveAttention
 from processes import TESTS
@@ -331,7 +331,7 @@ def swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
     def run(*combinations: Any, code: int = 0) -> dict[str, dict[str, Any]]:
         assert sweep.run(settings(tmp_path, device="cpu"), list(combinations)) == code
-        rows = records.read(sorted((tmp_path / "s" / "cells").glob("*.parquet"))).to_pylist()
+        rows = parquet.read(sorted((tmp_path / "s" / "cells").glob("*.parquet"))).to_pylist()
         return {row["impl"]: row for row in rows}
 
     real = pool.Pool
@@ -423,7 +423,7 @@ def test_real_packages_at_conflicting_versions_in_one_sweep(tmp_path: Path, monk
     ]
     chosen = [dataclasses.replace(one, timing=yaml.safe_load(QUICK_PRESET.read_text())) for one in several]
     assert sweep.run(settings(tmp_path, device="cpu"), chosen) == 0
-    rows = records.read(sorted((tmp_path / "s" / "cells").glob("*.parquet"))).to_pylist()
+    rows = parquet.read(sorted((tmp_path / "s" / "cells").glob("*.parquet"))).to_pylist()
     found = {row["impl"]: (row["status"], row["check"], row["impl_version"]) for row in rows}
     versions = {"parents": importlib.metadata.version("numpy"), "old": "1.26.4", "newer": "2.2.6"}
     assert found == {name: ("ok", "passed", version) for name, version in versions.items()}

@@ -22,7 +22,7 @@ from rich.table import Column
 from rich.text import Text
 
 from attnsweep.errors import FAILURES
-from attnsweep.records import BEARING, NOT_RANKED
+from attnsweep.flags import BEARING, NOT_RANKED
 from attnsweep.safe_text import line
 from attnsweep.terminal import digits, duration, label, say
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnsweep import identity, impls, metrics
+from attnsweep import identity, impls, metrics, parquet
 from attnsweep.case import Case
 from attnsweep.environment import machine
 from attnsweep.errors import RecordError, Status
@@ -41,7 +41,7 @@ def write_known(cell: Cell, status: Status, reason: str, folder: Path) -> Record
             "started_at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         }
     )
-    record.write(folder / f"{cell.id}.parquet")
+    parquet.write(record, folder / f"{cell.id}.parquet")
     return record
 
 
@@ -60,18 +60,18 @@ def write(
     """
     columns = row(cell, device, ending)
     rehearsal = folder / f".{cell.id}.rehearsal"
-    _record(columns, cell).write(rehearsal)
+    parquet.write(_record(columns, cell), rehearsal)
     wall_s = clock() - ending.requested_s - ending.looked_s
     rehearsal.unlink()
     columns["wall_s"] = wall_s
     if ending.outcome is not None:
         columns["overhead_s"] = wall_s - sum(_stages(ending).values())
     record = _record(columns, cell)
-    record.write(folder / f"{cell.id}.parquet")
+    parquet.write(record, folder / f"{cell.id}.parquet")
     return record
 
 
-#: Names that `write` and `Record.write` give to what is not finished, hidden from whoever looks for records.
+#: Names that `write` and `parquet.write` give to what is not finished, hidden from whoever looks for records.
 _UNFINISHED = re.compile(r"\.{1,2}(?P<cell>.+?)\.(parquet|rehearsal)(\.\d+\.tmp)?")
 
 

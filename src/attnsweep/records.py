@@ -1,4 +1,4 @@
-"""The record of a cell: one table of columns, the rule that a failure carries no number, and Parquet.
+"""The record of a cell: one table of columns, and the rule that a failure carries no number.
 
 `COLUMNS` is the only place that names a column; docs/columns.md and the Parquet schema are made from it. Columns
 may be added; renaming or dropping one needs a new SCHEMA_VERSION.
@@ -7,45 +7,23 @@ may be added; renaming or dropping one needs a new SCHEMA_VERSION.
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attnsweep.errors import RecordError, Status
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SCHEMA_VERSION = 1
 
 #: Version of how times are taken. Another one makes other cells, and rows of two are never pooled.
 PROTOCOL = 3
 
-#: Flags of results that are shown and never compared.
-NOT_RANKED = ("implausible", "unchecked", "loose_check", "ceiling")
-
-#: Flags by which a speed, or what it is said of, is another than the number beside it promises.
-BEARING = (
-    "contended",
-    "fallback",
-    "foreign_process",
-    "gpu_busy",
-    "graph_break",
-    "impure",
-    "op_by_op",
-    "stepped",
-    "substituted",
-    "throttled",
-    "unhidden",
-    "unsettled",
-    "unstable",
-)
+#: Keys of a sample in the column `telemetry`.
+TELEMETRY = ("time_s", "sm_clock_mhz", "mem_clock_mhz", "power_w", "temperature_c", "energy_mj")
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a record. `type` is a key of `_ARROW`; `unit` is empty where there is none."""
+    """One column of a record. `type` is one that parquet.arrow_schema knows; `unit` is empty where there is none."""
 
     name: str
     type: str
@@ -328,28 +306,6 @@ class Record:
         """How the cell ended."""
         return Status(self.values["status"])
 
-    def write(self, path: Path) -> None:
-        """Write one Parquet file atomically: under a temporary name, then renamed."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        table = pa.Table.from_pylist([self.values], schema=arrow_schema())
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            pq.write_table(
-                table,
-                temporary,
-                compression="zstd",
-                # One row: dictionaries and statistics only make it larger and slower to read
-                use_dictionary=False,
-                write_statistics=False,
-                # Without it a flipped bit may read as another latency
-                write_page_checksum=True,
-            )
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
 
 _PYTHON: dict[str, tuple[type[Any], ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 
@@ -373,90 +329,6 @@ def _checked(column: Column, value: Any) -> Any:
         number = float(value)
         return number if math.isfinite(number) else None
     return value
-
-
-TELEMETRY = ("time_s", "sm_clock_mhz", "mem_clock_mhz", "power_w", "temperature_c", "energy_mj")
-
-
-def arrow_schema() -> pa.Schema:
-    """The Parquet schema of a record, with the schema version in its metadata."""
-    import pyarrow as pa
-
-    types = {
-        "int": pa.int64(),
-        "float": pa.float64(),
-        "str": pa.string(),
-        "bool": pa.bool_(),
-        "ints": pa.list_(pa.int64()),
-        "floats": pa.list_(pa.float64()),
-        "strs": pa.list_(pa.string()),
-        "telemetry": pa.list_(pa.struct([(key, pa.float64()) for key in TELEMETRY])),
-    }
-    return pa.schema(
-        [(column.name, types[column.type]) for column in COLUMNS],
-        metadata={"attnsweep_schema_version": str(SCHEMA_VERSION)},
-    )
-
-
-def read(paths: list[Path]) -> pa.Table:
-    """The records of `paths` as one table in the current schema.
-
-    Columns that an older file lacks are null. Raises RecordError for a file that is not a record or that a newer
-    attnsweep wrote.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    import pyarrow as pa
-
-    schema = arrow_schema()
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
-        tables = list(threads.map(lambda path: _read_one(path, schema), paths))
-    return pa.concat_tables(tables) if tables else schema.empty_table()
-
-
-def _read_one(path: Path, schema: pa.Schema) -> pa.Table:
-    """The records of one file in `schema`."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        # One small file: its bytes at once and no threads of Arrow's own take half the time of the defaults.
-        source = pa.BufferReader(path.read_bytes())
-        file = pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=True)
-        names = file.schema_arrow.names
-        if "schema_version" not in names or "status" not in names:
-            raise RecordError(f"{path} holds no attnsweep records")
-        if len(set(names)) < len(names):
-            raise RecordError(f"{path} has two columns of one name")
-        table = file.read(columns=[name for name in names if name in _BY_NAME], use_threads=False)
-        # What Parquet calls text need not be UTF-8.
-        table.validate(full=True)
-        newest = _newest_version(table["schema_version"], path)
-        if newest > SCHEMA_VERSION:
-            raise RecordError(f"{path} has schema version {newest}; this attnsweep reads up to {SCHEMA_VERSION}")
-        if table.schema.equals(schema):
-            return table.replace_schema_metadata(schema.metadata)
-        # Only what has another type is cast: a file that lacks a column or two takes no longer than one that has all.
-        found = dict(zip(table.column_names, table.columns, strict=True))
-        columns = [
-            pa.nulls(table.num_rows, field.type)
-            if field.name not in found
-            else found[field.name]
-            if found[field.name].type == field.type
-            else found[field.name].cast(field.type)
-            for field in schema
-        ]
-    except (pa.ArrowException, OSError, TypeError, ValueError) as error:
-        raise RecordError(f"{path} is not a readable file of records: {error}") from None
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _newest_version(column: pa.ChunkedArray, path: Path) -> int:
-    import pyarrow as pa
-
-    if not (pa.types.is_integer(column.type) or pa.types.is_null(column.type)):
-        raise RecordError(f"{path} has a schema_version that is no integer")
-    return max((version or 0 for version in column.to_pylist()), default=0)
 
 
 def columns_markdown() -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from attnsweep.errors import Status
-from attnsweep.records import NOT_RANKED
+from attnsweep.flags import NOT_RANKED
 from attnsweep.safe_text import line
 from attnsweep.terminal import bare_table, digits, label, print_table, say
 

@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from attnsweep import records
+from attnsweep import parquet
 from attnsweep.errors import RecordError, Status
 from attnsweep.plan import Outcome, Plan
 
@@ -67,7 +67,7 @@ def begun(plan: Plan) -> dict[str, str]:
         for path in sorted(plan.cells_folder.glob("*.parquet")):
             # A record that cannot be read says nothing of where it was measured
             with suppress(RecordError):
-                for row in records.read([path]).select(["case", "gpu_uuid", "latency_ms"]).to_pylist():
+                for row in parquet.read([path]).select(["case", "gpu_uuid", "latency_ms"]).to_pylist():
                     if None not in (row["gpu_uuid"], row["latency_ms"]):
                         measured.setdefault(row["case"], Counter())[row["gpu_uuid"]] += 1
     return {case: uuids.most_common(1)[0][0] for case, uuids in measured.items()}
@@ -90,7 +90,7 @@ def _read(path: Path) -> Outcome:
     if not path.is_file():
         raise RecordError(f"{path} is not a file")
     names = ["cell_id", *(field.name for field in fields(Outcome))]
-    rows = records.read([path]).select(names).to_pylist()
+    rows = parquet.read([path]).select(names).to_pylist()
     if [row["cell_id"] for row in rows] != [path.stem]:
         raise RecordError(f"{path} holds no record of that cell")
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import processes
 from aftermath import remains
-from attnsweep import records
+from attnsweep import parquet
 
 HERE = Path(__file__).parent
 #: One case a length: a cell that runs, and one that its implementation cannot do on a CPU.
@@ -81,7 +81,7 @@ class Command:
     def whole(self) -> dict[str, bytes]:
         """The records there are, by cell; each can be read."""
         paths = sorted(self.cells.glob("*.parquet"))
-        assert records.read(paths)["cell_id"].to_pylist() == [path.stem for path in paths]
+        assert parquet.read(paths)["cell_id"].to_pylist() == [path.stem for path in paths]
         return {path.stem: path.read_bytes() for path in paths}
 
     def started(self) -> list[str]:

@@ -19,7 +19,7 @@ import pytest
 import aftermath
 import processes
 from aftermath import Aftermath, among, remains, same_zygote, strays
-from attnsweep import planning, recording, records
+from attnsweep import parquet, planning, recording
 from attnsweep.devices import Device
 from attnsweep.plan import Cell
 from attnsweep.pool import Pool
@@ -225,7 +225,7 @@ def test_a_record_tells_how_far_its_cell_came(swept):
         "segfault_in_timing", "abort", "shot", "shot_twice", "hang", "hang_in_c", "stops",
     }  # fmt: skip
     assert (rows["hang"]["exit_signal"], rows["hang_in_c"]["exit_signal"]) == ("SIGTERM", "SIGKILL")
-    written = records.read(sorted((swept.folder / "s" / "cells").glob("*.parquet"))).to_pylist()
+    written = parquet.read(sorted((swept.folder / "s" / "cells").glob("*.parquet"))).to_pylist()
     assert sorted(row["impl"] for row in written) == sorted(rows)
     assert len(rows) == 2 * len(DEEDS) + 1
 

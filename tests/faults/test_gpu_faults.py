@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from attnsweep import records
+from attnsweep import parquet
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(400)]
 
@@ -57,7 +57,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, dict[str,
         text=True,
         timeout=360,
     )  # fmt: skip
-    rows = records.read(sorted((folder / "outputs/faults/cells").glob("*.parquet"))).to_pylist()
+    rows = parquet.read(sorted((folder / "outputs/faults/cells").glob("*.parquet"))).to_pylist()
     assert len(rows) == len(everyone), done.stdout + done.stderr
     return {row["impl"]: row for row in rows}, time.monotonic() - begin, folder
 

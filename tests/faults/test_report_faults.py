@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from attnsweep import parquet
 from attnsweep.records import SCHEMA_VERSION, Record
 from conftest import Observer
 
@@ -24,7 +25,7 @@ def record(path: Path, **columns: Any) -> Path:
     """Write one good record of a CPU's to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     good = {"cell_id": path.stem, "impl": "good", "case": "c", "status": "ok", "latency_ms": 1.0, "timer": "host"}
-    Record(good | columns).write(path)
+    parquet.write(Record(good | columns), path)
     return path
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from attnsweep import parquet
 from attnsweep.case import Case
 from attnsweep.errors import Status
 from attnsweep.records import NAMES, Record
@@ -188,7 +189,7 @@ def write(folder: Path, rows: Iterable[dict[str, Any]]) -> Path:
     cells.mkdir(parents=True, exist_ok=True)
     taken = len(list(cells.iterdir()))
     for number, row in enumerate(rows, start=taken):
-        Record(row).write(cells / f"cell-{number:05d}.parquet")
+        parquet.write(Record(row), cells / f"cell-{number:05d}.parquet")
     return folder
 
 

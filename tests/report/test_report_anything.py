@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from report_records import prefill, values, write
 
-from attnsweep import records
+from attnsweep import parquet, records
 from attnsweep.errors import ConfigError
 from attnsweep.report import load
 from attnsweep.report.cli import main
@@ -25,7 +25,7 @@ POINT = prefill(1, 2048)
 
 def table(rows: list[dict[str, Any]]) -> pa.Table:
     """Rows as a table, unchecked."""
-    return pa.Table.from_pylist([row | {"schema_version": 1} for row in rows], schema=records.arrow_schema())
+    return pa.Table.from_pylist([row | {"schema_version": 1} for row in rows], schema=parquet.arrow_schema())
 
 
 def changed(path: Path, column: str, array: Any) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from attnsweep.errors import Status
-from attnsweep.records import NOT_RANKED
+from attnsweep.flags import NOT_RANKED
 from attnsweep.report.kernel_names import short_names
 from attnsweep.report.labels import Label
 from attnsweep.report.load import Row

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnsweep import records
+from attnsweep import parquet, records
 from attnsweep.errors import ConfigError, RecordError, Status
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def load(folders: list[Path]) -> Loaded:
     for start in range(0, len(paths), BATCH):
         batch = paths[start : start + BATCH]
         try:
-            read = [records.read(batch)]
+            read = [parquet.read(batch)]
             files += len(batch)
         except RecordError:
             read = _one_by_one(batch, left_out)
@@ -274,7 +274,7 @@ def _one_by_one(paths: list[Path], left_out: LeftOut) -> list[pa.Table]:
     tables = []
     for path in paths:
         try:
-            tables.append(records.read([path]))
+            tables.append(parquet.read([path]))
         except RecordError as error:
             reason, _, detail = str(error).removeprefix(f"{path} ").partition(": ")
             left_out.add(f"a file that {reason}", [f"{path} ({detail})" if detail else str(path)])

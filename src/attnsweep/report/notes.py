@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from string import ascii_lowercase
 
-from attnsweep import records
+from attnsweep import flags
 from attnsweep.report.aggregate import PRECISION, Measurement
 from attnsweep.report.sections import Derived, Section, Standing
 from attnsweep.report.text import line
@@ -45,7 +45,7 @@ MEANINGS = {
 }
 
 #: Marks by which a speed, or what it is said of, is another than the number beside it promises.
-BEARING = (*records.BEARING, "unproven", "no_room", "partial", "versions", "other_gpu")
+BEARING = (*flags.BEARING, "unproven", "no_room", "partial", "versions", "other_gpu")
 
 #: Flags that say something about the load alone: no mark of a burst.
 LOAD = frozenset({"launch_bound", "unsteady"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from attnsweep.errors import Status
-from attnsweep.records import NOT_RANKED
+from attnsweep.flags import NOT_RANKED
 from attnsweep.report.ceilings import about_ceilings, ceilings, of_fastest
 from attnsweep.report.notes import Footnotes
 from attnsweep.report.sections import CaseRow, Derived, Section

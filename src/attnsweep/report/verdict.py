@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from attnsweep.records import NOT_RANKED
+from attnsweep.flags import NOT_RANKED
 from attnsweep.report.aggregate import FLOOR, HOST_FLOOR
 from attnsweep.report.labels import Label
 from attnsweep.report.notes import BEARING, LOAD, bearing
