@@ -12,6 +12,7 @@ import numpy as np
 from attnsweep import check, errors, impls, inputs, reference, worker
 from attnsweep.case import Case
 from attnsweep.frameworks import jax as framework
+from attnsweep.frameworks import jax_errors, jax_programs
 
 CASE = {
     "batch_size": 2,
@@ -175,7 +176,7 @@ def status(what):
     here = fw()
     wrongs = {
         "memory": lambda: jax.block_until_ready(jnp.zeros(2**46, jnp.int8)),
-        "no room for a copy": lambda: (_ for _ in ()).throw(framework.OutOfMemory("no room")),
+        "no room for a copy": lambda: (_ for _ in ()).throw(jax_errors.OutOfMemory("no room")),
         "refusal": lambda: cannot(1, 2, 3, 4),
         "shared memory": lambda: (_ for _ in ()).throw(ValueError("it exceeds available shared memory")),
         "cuDNN": lambda: (_ for _ in ()).throw(
@@ -185,7 +186,7 @@ def status(what):
     }
     try:
         wrongs[what]()
-    except (RuntimeError, TypeError, ValueError, framework.OutOfMemory) as error:
+    except (RuntimeError, TypeError, ValueError, jax_errors.OutOfMemory) as error:
         return here.status_of(error)
     return "nothing went wrong"
 
@@ -207,7 +208,7 @@ def no_room():
 
 def unplanned():
     """The bytes of a program whose plan XLA does not tell."""
-    program = framework.Program(lambda: None)
+    program = jax_programs.Program(lambda: None)
     program._compiled = mock.Mock(memory_analysis=lambda: None)
     return program.peak_bytes()
 

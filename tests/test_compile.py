@@ -8,6 +8,7 @@ import pytest
 import fake_impls
 from attnsweep import worker
 from attnsweep.frameworks import torch as framework
+from attnsweep.frameworks import torch_autotuning
 from cells import resolved
 
 CASE = {
@@ -147,9 +148,9 @@ def test_benchmarks_that_call_each_other_are_counted_once(monkeypatch):
         def benchmark_gpu(self):
             now[0] += 2
 
-    monkeypatch.setattr(framework, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(torch_autotuning, "time", SimpleNamespace(monotonic=lambda: now[0]))
     benchmarker = Benchmarker()
-    autotuning = framework.Autotuning(benchmarker)
+    autotuning = torch_autotuning.Autotuning(benchmarker)
     benchmarker.benchmark()
     now[0] += 10
     with pytest.raises(RuntimeError):

@@ -1,4 +1,4 @@
-"""What the rest of attnsweep asks of an array framework; one module here for each, the only ones that know it.
+"""What the rest of attnsweep asks of an array framework; the modules here with its name are the only ones that know it.
 
 Inputs, reference and check are written against `Framework`, so another framework is a file beside `torch.py`.
 """

@@ -20,6 +20,8 @@ import numpy as np
 
 from attnsweep.errors import Missing, Status, Unsupported, first_line
 from attnsweep.frameworks import DEVICE_EVENTS, Given
+from attnsweep.frameworks.jax_errors import ROOM, OutOfMemory, status_of
+from attnsweep.frameworks.jax_programs import Jitted, Program, keep_programs
 
 try:
     from jax import enable_x64
@@ -38,69 +40,6 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 #: CUdevice_attribute: streaming multiprocessors, and bytes of L2.
 _SM_COUNT, _L2_BYTES = 16, 38
 
-#: What JAX and its Pallas kernels say, at the call, of a case that they cannot do.
-_REFUSALS = (
-    "exceeds available shared memory",
-    "not supported with cuda versions",
-    "is not supported by dot_general on",
-    "no supported engine for the graph",  # cuDNN, as XLA has it since 0.11, and before
-    "No execution plans support the graph",
-)
-
-
-class OutOfMemory(Exception):
-    """The device has no room for an array of ours."""
-
-
-class Room:
-    """Makes of JAX's error, in a block, that the device's memory does not suffice an OutOfMemory."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None and _out_of_memory(error):
-            raise OutOfMemory(first_line(str(error))) from error
-
-
-_ROOM = Room()
-
-
-class Program:
-    """A function under jax.jit, lowered and compiled for its first arguments: it cannot be compiled again."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-        self._compiled: Any = None
-
-    def __call__(self, *arguments: Any) -> Any:
-        if self._compiled is None:
-            # compile_s is what compiling takes: nobody is to find it done
-            _keep_programs(False)
-            self._compiled = jax.jit(self._function).lower(*arguments).compile()
-            _keep_programs(True)
-        return self._compiled(*arguments)
-
-    def peak_bytes(self) -> int | None:
-        """Arguments, results and what XLA allocates beside them, as it planned them when it compiled, if it says so."""
-        plan = self._compiled.memory_analysis()
-        if plan is None:
-            return None
-        held = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
-        return int(held - plan.alias_size_in_bytes)
-
-
-class Jitted:
-    """An implementation's function to be run under jax.jit; its programs are compiled once for all its calls."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self._programs: dict[str, Program] = {}
-
-    def program(self, name: str, function: Callable[..., Any]) -> Program:
-        """The program of this name, made of `function` when it is first asked for."""
-        return self._programs.setdefault(name, Program(function))
-
 
 class Call:
     """A call without arguments whose results its framework can wait for; `program` is None outside jax.jit."""
@@ -111,7 +50,7 @@ class Call:
     def __call__(self) -> tuple[Any, ...]:
         # The results of the call before go first, as those of a caller who drops them do.
         self._framework.issued = ()
-        with _ROOM:
+        with ROOM:
             self._framework.issued = results = self._run()
         return results
 
@@ -131,7 +70,7 @@ class Completion:
         return all(result.is_ready() for result in jax.tree_util.tree_leaves(self._results))
 
     def wait(self) -> None:
-        with _ROOM:
+        with ROOM:
             jax.block_until_ready(self._results)
         self._results, self._at = (), time.monotonic()
 
@@ -212,7 +151,7 @@ class Jax:
         return sum(x.nbytes for x in arrays)
 
     def copy(self, x: jax.Array) -> jax.Array:
-        with _ROOM:
+        with ROOM:
             return jax.block_until_ready(jnp.array(x, copy=True))
 
     def overwrite(self, x: jax.Array, values: jax.Array) -> jax.Array:
@@ -349,13 +288,7 @@ class Jax:
         return columns
 
     def status_of(self, error: BaseException) -> tuple[Status, str] | None:
-        text = str(error)
-        if isinstance(error, OutOfMemory) or _out_of_memory(error):
-            return Status.OOM, first_line(text)
-        refused = isinstance(error, jax.errors.JaxRuntimeError) and text.startswith("UNIMPLEMENTED")
-        if refused or isinstance(error, NotImplementedError) or any(refusal in text for refusal in _REFUSALS):
-            return Status.UNSUPPORTED, f"JAX: {first_line(text)}"
-        return None
+        return status_of(error)
 
 
 def _first_device(platform: str) -> Any:
@@ -367,11 +300,6 @@ def _first_device(platform: str) -> Any:
             raise
         why = first_line(str(error))
         raise Missing(f"this JAX finds no GPU ({why}); its CUDA build comes with: pip install 'jax[cuda13]'") from error
-
-
-def _keep_programs(kept: bool) -> None:
-    """Whether programs that are compiled from here on go into JAX's cache on disk, where there is one."""
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0 if kept else float("inf"))
 
 
 def _attribute(number: int) -> int:
@@ -393,10 +321,6 @@ def _cudnn_version() -> str | None:
     return None
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, jax.errors.JaxRuntimeError) and str(error).startswith("RESOURCE_EXHAUSTED")
-
-
 def load(device: dict[str, Any]) -> Jax:
     """JAX on a device; its backend comes up with the first `synchronize`. Variables that the user has set stand."""
     # Of a GPU XLA takes what it needs, so that the driver, cuDNN and CUPTI find room, and up to nearly all: its default
@@ -406,7 +330,7 @@ def load(device: dict[str, Any]) -> Jax:
         os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.95")
     jax.config.update("jax_platforms", "cuda" if device["kind"] == "cuda" else "cpu")
     # Where there is a cache it is for our own operations, some hundred small programs a case.
-    _keep_programs(True)
+    keep_programs(True)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     # What XLA tuned for an implementation's program would be found there, and be missing in its compile_s
     jax.config.update("jax_persistent_cache_enable_xla_caches", None)

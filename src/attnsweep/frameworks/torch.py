@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import sys
-import time
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Callable, Iterator
 
 import torch
 
-from attnsweep.errors import CompileError, GraphUnsupported, Status, first_line, said
+from attnsweep.errors import CompileError, GraphUnsupported, Status, first_line
 from attnsweep.frameworks import DEVICE_EVENTS, Given
+from attnsweep.frameworks.torch_autotuning import Autotuning
+from attnsweep.frameworks.torch_errors import status_of
+from attnsweep.frameworks.torch_stream import CapturedGraph, CudaEvent
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
@@ -25,96 +26,8 @@ _FLUSH_BYTES = 256 * 2**20
 #: comes out unhidden is tried again behind a longer one.
 _CYCLES_PER_MS = 2_000_000
 
-#: What libraries say, at the call, of a case that they cannot do.
-_REFUSALS = {
-    "PyTorch": ("No available kernel", "No viable backend for scaled_dot_product_attention"),
-    "xFormers": ("No operator found for", "does not support inputs:"),
-    "Transformer Engine": ("No dot product attention backend is available",),
-}
-
 #: Modes in which torch.compile replays CUDA graphs.
 _CUDA_GRAPH_MODES = ("reduce-overhead", "max-autotune")
-
-
-class CudaEvent:
-    """A CUDA event on the current stream."""
-
-    def __init__(self) -> None:
-        self._event = torch.cuda.Event(enable_timing=True)
-
-    def record(self) -> None:
-        self._event.record()
-
-    def reached(self) -> bool:
-        return bool(self._event.query())
-
-    def wait(self) -> None:
-        self._event.synchronize()
-
-    def ms_until(self, later: CudaEvent) -> float:
-        return float(self._event.elapsed_time(later._event))
-
-
-class CapturedGraph:
-    """A CUDA graph of calls that were captured on `stream`."""
-
-    def __init__(self, calls: list[Callable[[], Any]], stream: torch.cuda.Stream) -> None:
-        self._graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize()
-        pool = torch.cuda.graph_pool_handle()
-        with torch.cuda.stream(stream):
-            # A backward pass runs on the stream of its forward pass: that must be this one, so it is made here.
-            for call in dict.fromkeys(calls):
-                call()
-            torch.cuda.synchronize()
-            # Not torch.cuda.graph: its garbage collection takes 0.1 s
-            self._graph.capture_begin(pool=pool)
-            try:
-                for call in calls:
-                    self.result = call()
-            finally:
-                try:
-                    self._graph.capture_end()
-                except RuntimeError:
-                    # It leaves the allocator waiting for the end of this capture, and then nothing cached is ever freed
-                    with suppress(AttributeError, RuntimeError):
-                        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
-                    raise
-        torch.cuda.synchronize()
-
-    def replay(self) -> None:
-        self._graph.replay()
-
-
-class Autotuning:
-    """Seconds for which Inductor ran candidates against each other: Triton configs, GEMM templates, fusions, paddings.
-
-    All go through one object's methods (torch 2.6 to 2.13). They call each other, so only the outermost is counted.
-    Compiling candidates is not in it, and dynamo_timed's phases do not do: none has the paddings since torch 2.11.
-    """
-
-    def __init__(self, benchmarker: Any) -> None:
-        self.seconds = 0.0
-        self._depth = 0
-        self._since = 0.0
-        for name in dir(benchmarker):
-            if name.startswith("benchmark"):
-                setattr(benchmarker, name, self._timed(getattr(benchmarker, name)))
-
-    def _timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(method)
-        def timed(*args: Any, **keywords: Any) -> Any:
-            if self._depth == 0:
-                self._since = time.monotonic()
-            self._depth += 1
-            try:
-                return method(*args, **keywords)
-            finally:
-                self._depth -= 1
-                if self._depth == 0:
-                    self.seconds += time.monotonic() - self._since
-
-        return timed
 
 
 class Torch:
@@ -424,31 +337,7 @@ class Torch:
         return columns
 
     def status_of(self, error: BaseException) -> tuple[Status, str] | None:
-        text = said(error)
-        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in text:
-            return Status.OOM, first_line(text)
-        for library, refusals in _REFUSALS.items():
-            if any(refusal in text for refusal in refusals):
-                return Status.UNSUPPORTED, f"{library}: {first_line(text)}"
-        modules = [cls.__module__ for cls in type(error).__mro__]
-        if any(module.startswith(("torch._dynamo", "torch._inductor", "triton.")) for module in modules):
-            inner = getattr(error, "inner_exception", None)
-            if isinstance(inner, torch.OutOfMemoryError):
-                return Status.OOM, first_line(str(inner))
-            return Status.COMPILE_ERROR, _compiler_says(type(error).__name__, text)
-        return None
-
-
-def _compiler_says(kind: str, text: str) -> str:
-    """One sentence of Dynamo's or Inductor's many lines: which guard failed, or why a graph broke."""
-    lines = [line.strip() for line in text.splitlines()]
-    guards = [line.split("#")[0].strip("- ") for line in lines if line.startswith("- ")]
-    why = [line.removeprefix("Explanation:").strip() for line in lines if line.startswith("Explanation:")]
-    if kind == "RecompileError":
-        return f"a call after the warm ones was compiled again, because a guard failed: {'; '.join(guards[:1])}"
-    if kind == "Unsupported":
-        return f"graph break: {': '.join([first_line(text), *why[:1]])}"
-    return f"{kind}: {first_line(text)}"
+        return status_of(error)
 
 
 def load(device: dict[str, Any]) -> Torch:

@@ -1,0 +1,49 @@
+"""What JAX's exceptions mean for a cell, and the one that says a device is full."""
+
+from __future__ import annotations
+
+import jax
+
+from attnsweep.errors import Status, first_line
+
+#: What JAX and its Pallas kernels say, at the call, of a case that they cannot do.
+_REFUSALS = (
+    "exceeds available shared memory",
+    "not supported with cuda versions",
+    "is not supported by dot_general on",
+    "no supported engine for the graph",  # cuDNN, as XLA has it since 0.11, and before
+    "No execution plans support the graph",
+)
+
+
+class OutOfMemory(Exception):
+    """The device has no room for an array of ours."""
+
+
+class Room:
+    """Makes of JAX's error, in a block, that the device's memory does not suffice an OutOfMemory."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and _out_of_memory(error):
+            raise OutOfMemory(first_line(str(error))) from error
+
+
+ROOM = Room()
+
+
+def status_of(error: BaseException) -> tuple[Status, str] | None:
+    """The status that an exception means, with a reason; None for one that is not JAX's to explain."""
+    text = str(error)
+    if isinstance(error, OutOfMemory) or _out_of_memory(error):
+        return Status.OOM, first_line(text)
+    refused = isinstance(error, jax.errors.JaxRuntimeError) and text.startswith("UNIMPLEMENTED")
+    if refused or isinstance(error, NotImplementedError) or any(refusal in text for refusal in _REFUSALS):
+        return Status.UNSUPPORTED, f"JAX: {first_line(text)}"
+    return None
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, jax.errors.JaxRuntimeError) and str(error).startswith("RESOURCE_EXHAUSTED")

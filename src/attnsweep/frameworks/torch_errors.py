@@ -1,0 +1,43 @@
+"""What the exceptions of PyTorch, its compilers and the libraries above it mean for a cell."""
+
+from __future__ import annotations
+
+import torch
+
+from attnsweep.errors import Status, first_line, said
+
+#: What libraries say, at the call, of a case that they cannot do.
+_REFUSALS = {
+    "PyTorch": ("No available kernel", "No viable backend for scaled_dot_product_attention"),
+    "xFormers": ("No operator found for", "does not support inputs:"),
+    "Transformer Engine": ("No dot product attention backend is available",),
+}
+
+
+def status_of(error: BaseException) -> tuple[Status, str] | None:
+    """The status that an exception means, with a reason; None for one that says nothing of PyTorch or a library."""
+    text = said(error)
+    if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in text:
+        return Status.OOM, first_line(text)
+    for library, refusals in _REFUSALS.items():
+        if any(refusal in text for refusal in refusals):
+            return Status.UNSUPPORTED, f"{library}: {first_line(text)}"
+    modules = [cls.__module__ for cls in type(error).__mro__]
+    if any(module.startswith(("torch._dynamo", "torch._inductor", "triton.")) for module in modules):
+        inner = getattr(error, "inner_exception", None)
+        if isinstance(inner, torch.OutOfMemoryError):
+            return Status.OOM, first_line(str(inner))
+        return Status.COMPILE_ERROR, _compiler_says(type(error).__name__, text)
+    return None
+
+
+def _compiler_says(kind: str, text: str) -> str:
+    """One sentence of Dynamo's or Inductor's many lines: which guard failed, or why a graph broke."""
+    lines = [line.strip() for line in text.splitlines()]
+    guards = [line.split("#")[0].strip("- ") for line in lines if line.startswith("- ")]
+    why = [line.removeprefix("Explanation:").strip() for line in lines if line.startswith("Explanation:")]
+    if kind == "RecompileError":
+        return f"a call after the warm ones was compiled again, because a guard failed: {'; '.join(guards[:1])}"
+    if kind == "Unsupported":
+        return f"graph break: {': '.join([first_line(text), *why[:1]])}"
+    return f"{kind}: {first_line(text)}"
