@@ -219,14 +219,30 @@ def test_a_completion_is_the_end_of_what_was_issued(there):
         ("no room for a copy", "oom"),
         ("refusal", "unsupported"),
         ("shared memory", "unsupported"),
+        ("CUDA's version", "unsupported"),
         ("cuDNN", "unsupported"),
+        ("cuDNN before", "unsupported"),
+        ("XLA", "unsupported"),
+        ("other words", None),
+        ("other words of cuDNN's", None),
+        ("a stranger's", None),
         ("bug", None),
     ],
 )
 def test_jaxs_errors_are_statuses(there, what, status):
-    """Any other is for the worker."""
+    """Any other is for the worker: words of a refusal are one only from who says it so."""
     found = there(jax_here.status, what)
     assert (found and found[0].value) == status
+
+
+def test_jax_refuses_in_the_words_that_are_looked_for(there):
+    """Each stands in the source of the JAX that constraints.txt names, so that another wording is noticed."""
+    files = {
+        "exceeds available shared memory": "experimental/mosaic/gpu/core.py",
+        "not supported with cuda versions": "experimental/pallas/ops/gpu/attention_mgpu.py",
+        "is not supported by dot_general on": "_src/lax/lax.py",
+    }
+    assert there(jax_here.unsaid, files) == []
 
 
 def test_a_call_without_room_raises_what_the_framework_says(there):
