@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import commands
 import pyarrow.parquet as pq
 import pytest
 from commands import Command
+from mounting import needs_mount, under
 from quick import HANGS_AT
 
 import processes
@@ -31,21 +31,6 @@ LENGTHS = (16, 17, 18)
 def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A world of its own for each test, and no process left after it."""
     yield from processes.alone(tmp_path, monkeypatch)
-
-
-def under(options: str, first: str = "true") -> tuple[str, ...]:
-    """What runs a command with `outputs` on a file system in memory, once `first` is done; `saved` is its copy."""
-    script = f'mount -t tmpfs -o {options} tmpfs outputs && {first} && "$@"; code=$?; cp -a outputs saved; exit $code'
-    return ("unshare", "--mount", "sh", "-c", script, "sh")
-
-
-def can_mount() -> bool:
-    """Whether this is root where mounts are allowed, in a namespace of its own."""
-    tried = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-    return shutil.which("unshare") is not None and subprocess.run(tried, capture_output=True).returncode == 0
-
-
-needs_mount = pytest.mark.skipif(not can_mount(), reason="no file system can be mounted here: this needs root")
 
 
 def in_words(code: int, err: str, command: Command) -> str:
@@ -67,7 +52,7 @@ def sentence(err: str, words: str) -> bool:
 def test_no_space_left(tmp_path: Path, marker: str, observe: Observer) -> None:
     """The first record that does not fit ends the sweep; what did fit stays, and with room again the rest follows."""
     (tmp_path / "outputs").mkdir()
-    command = Command(tmp_path, range(16, 36), under=under("size=800k"))
+    command = Command(tmp_path, range(16, 36), under=under("outputs", "size=800k", last="cp -a outputs saved"))
     code, out, err = command.end()
     shutil.copytree(tmp_path / "saved", tmp_path / "outputs", dirs_exist_ok=True)
     kept = command.whole()
@@ -102,7 +87,8 @@ def test_no_space_left(tmp_path: Path, marker: str, observe: Observer) -> None:
 def test_a_read_only_folder(tmp_path: Path, observe: Observer, first: str, words: str) -> None:
     """Nothing could be recorded, so nothing runs."""
     (tmp_path / "outputs").mkdir()
-    command = Command(tmp_path, LENGTHS, under=under("size=1m", f"{first} && mount -o remount,ro outputs"))
+    read_only = under("outputs", "size=1m", first=f"{first} && mount -o remount,ro outputs")
+    command = Command(tmp_path, LENGTHS, under=read_only)
     code, _, err = command.end()
     observe(
         "files",
