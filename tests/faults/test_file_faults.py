@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from mounting import needs_mount, under
 from quick import HANGS_AT
 
 import processes
+from aftermath import parent_of
 from attnsweep import records
 from conftest import Observer
 from processes import survivors
@@ -214,11 +216,15 @@ def test_two_sweeps_into_one_folder(tmp_path: Path, observe: Observer) -> None:
 
 def test_a_folder_removed_while_running(tmp_path: Path, marker: str, observe: Observer) -> None:
     """Nothing more is measured for nothing; the same name begins anew."""
-    command = Command(tmp_path, range(16, 66))
-    command.until(lambda: list(command.cells.glob("naive*.parquet")))
+    command = Command(tmp_path, [16, HANGS_AT, 17])
+    command.until(lambda: any(f"s{HANGS_AT}" in one for one in command.started()))
     os.rename(tmp_path / "outputs" / "s", tmp_path / "gone")
     shutil.rmtree(tmp_path / "gone", ignore_errors=True)
     began = time.monotonic()
+    # The cell that runs ends now, and has no place for its record
+    ours = survivors(marker)
+    (running,) = [pid for pid in ours if parent_of(pid) in ours]
+    os.kill(running, signal.SIGKILL)
     code, _, err = command.end()
     observe(
         "files",
@@ -229,9 +235,11 @@ def test_a_folder_removed_while_running(tmp_path: Path, marker: str, observe: Ob
     )
     assert code == 1
     assert sentence(err, "could not be written: No such file or directory")
-    assert len(command.started()) < 50
+    assert len(command.started()) == 2
     assert (command.left(), survivors(marker)) == ([], [])
     assert time.monotonic() - began < BOUND_S
+    again = Command(tmp_path, [16])
+    assert (again.end()[::2], len(again.whole())) == ((0, ""), 2)
 
 
 def test_a_folder_of_results_that_is_a_link(tmp_path: Path, observe: Observer) -> None:
