@@ -136,7 +136,7 @@ def prepare(hello: Message) -> Tuple[Message, Optional[Entry]]:
 def why_unfit() -> Optional[str]:
     """Why a child forked from here would hang or fail (threads, CUDA initialised), or None."""
     deadline = time.monotonic() + 0.5
-    # A thread that was joined stays in /proc for a moment.
+    # A thread that was joined stays in /proc for a moment; before Linux 6.9 no descriptor tells when one is gone.
     while _threads() and time.monotonic() < deadline:
         time.sleep(0.005)
     if _threads():
