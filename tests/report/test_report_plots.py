@@ -92,6 +92,15 @@ def test_a_legend_has_the_order_that_it_names(tmp_path: Path) -> None:
     assert hidden.lower() not in svg(derived, tmp_path, "memory").lower()
 
 
+def test_memory_of_a_case_that_one_failed_does_not_order_the_others(tmp_path: Path) -> None:
+    """Least in the mean is by each case: what alone is there where memory grows takes no more for it."""
+    points = [prefill(1, length) for length in (1024, 2048, 4096)]
+    rows = [values(p, "fused", latency_ms=1.0, peak_memory_bytes=m) for p, m in zip(points, (9, 30, 400), strict=True)]
+    rows += [values(p, "naive", latency_ms=2.0, peak_memory_bytes=m) for p, m in zip(points, (10, 40), strict=False)]
+    rows += [values(points[2], "naive", status=Status.OOM)]
+    assert legend(derive(rows), tmp_path, "memory")[1:3] == ["fused", "naive"]
+
+
 @pytest.mark.parametrize("failing", ["fa2", "flex"])
 def test_a_line_with_a_mark_for_a_failure_keeps_its_own_look(failing: str, tmp_path: Path) -> None:
     """Out of memory in a case: the mark needs a line of its colour in the legend."""

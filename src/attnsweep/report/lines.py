@@ -114,17 +114,20 @@ def line_plot(
 
 
 def _ordered(section: Section, panels: dict[str, list[CaseRow]], measure: Measure) -> list[str]:
-    """The labels that are drawn, the best standings', by their mean: what is fastest, or takes least memory, first."""
+    """The labels that are drawn, the best standings': what is fastest, or takes least memory, first.
+
+    In the mean over each one's cases of how far it is from the best there: a case that it failed says nothing.
+    """
     drawn = section.standings[:LINES]
     means = {one.label.text: one.slowdown for one in drawn}
     if not measure.timed:
-        means = {text: geometric_mean(_middles(panels, text, measure)) for text in means}
+        every = [case for cases in panels.values() for case in cases]
+        middles = {text: [point[1] for point in _points(every, text, measure)] for text in means}
+        least = [min(filter(math.isfinite, at), default=math.nan) for at in zip(*middles.values(), strict=True)]
+        for text, its in middles.items():
+            over = [value / best for value, best in zip(its, least, strict=True) if math.isfinite(value)]
+            means[text] = geometric_mean(over) if over else math.inf
     return sorted(means, key=lambda text: means[text])
-
-
-def _middles(panels: dict[str, list[CaseRow]], text: str, measure: Measure) -> list[float]:
-    every = [point[1] for cases in panels.values() for point in _points(cases, text, measure)]
-    return [value for value in every if math.isfinite(value)]
 
 
 def _alike(panels: dict[str, list[CaseRow]], labels: list[str], measure: Measure) -> dict[str, str]:
