@@ -85,6 +85,20 @@ def test_what_was_checked_loosely_speaks_alone(flag: str) -> None:
     assert only(derive([loose])).latency_ms == 2.0
 
 
+def test_what_is_not_known_to_be_checked_otherwise_is_no_evidence() -> None:
+    """Records that say nothing of their configuration: three without a check do not outweigh one that passed."""
+    loose = [at(minute, 2.0, replicate=minute, sweep="loose", flags=["unchecked"]) for minute in range(3)]
+    one = only(derive([at(9, 1.0), *loose]))
+    assert (one.latency_ms, one.ranked, one.marks) == (1.0, True, ("superseded",))
+
+
+def test_what_is_wrong_by_looser_limits_is_wrong() -> None:
+    """Under other settings of the check, and newer: the strict one's time no longer stands."""
+    wrong = values(POINT, status=Status.INCORRECT, sweep="late", started_at="2026-11-20T10:09:00+00:00")
+    wrong |= {"flags": ["loose_check"], CONFIGURATION: "loose"}
+    assert only(derive([at(0, 1.0, **{CONFIGURATION: "strict"}), wrong])).status == Status.INCORRECT
+
+
 @pytest.mark.parametrize("timing", ["quick", "standard"])
 def test_better_evidence_of_other_code_is_none(timing: str) -> None:
     """Code that was changed is measured anew: its one process speaks, by whichever preset."""
@@ -149,6 +163,17 @@ def test_a_failure_that_knows_nothing_belongs_to_its_sweep() -> None:
     assert choose([at(0), lost]).speaks == (0, 1)
     one = only(derive([at(0), lost]))
     assert (one.status, one.marks) == (Status.OK, ("partial",))
+
+
+@pytest.mark.parametrize("late", ["new", "old"])
+def test_a_failure_that_knows_nothing_lets_no_older_software_speak(late: str) -> None:
+    """Of a third sweep, the newest: it agrees with both versions of torch, of which the newer one's process speaks."""
+    rows = [at(minute, 1.0, replicate=minute, sweep="old", torch="old") for minute in range(3)]
+    rows.append(at(10 if late == "new" else 0, 3.0, sweep="new", torch="new"))
+    lost = values(POINT, status=Status.CRASHED, sweep="third", started_at="2026-11-20T10:20:00+00:00")
+    derived = derive([*rows, lost | {"driver": None, "torch": None, "gpu_uuid": None}])
+    assert only(derived).latency_ms == (3.0 if late == "new" else 1.0)
+    assert (derived.superseded, derived.outweighed) == ((3, 1) if late == "new" else (1, 1))
 
 
 def test_what_does_not_know_its_gpu_brings_no_two_together() -> None:
