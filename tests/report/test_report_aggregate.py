@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
 from report_records import prefill, values
 
 from attnsweep.errors import Status
-from attnsweep.report.aggregate import Measurement, measure, order_statistic
+from attnsweep.report.aggregate import Measurement, measure
 from attnsweep.report.labels import Label
 
 POINT = prefill(1, 2048)
@@ -48,14 +47,6 @@ def test_six_processes_give_an_order_statistic() -> None:
     one = of(*(row(1 + number / 10, width=0.9) for number in range(6)))
     assert one.latency_ms == pytest.approx(1.25)
     assert bounds(one) == (1.0, 1.5, "order")
-
-
-@pytest.mark.parametrize(("n", "cut"), [(6, 0), (8, 0), (9, 1), (12, 2), (20, 5), (30, 9)])
-def test_the_order_statistic_is_the_textbooks(n: int, cut: int) -> None:
-    """Known ranks of the 95 % interval of a median; one rank narrower would hold less than 95 %."""
-    assert order_statistic([float(number) for number in range(n)]) == (cut, n - 1 - cut)
-    narrower = sum(math.comb(n, k) for k in range(cut + 2)) / 2**n
-    assert 1 - 2 * narrower < 0.95
 
 
 def test_without_intervals_the_range_is_said_to_be_one() -> None:

@@ -1,4 +1,4 @@
-"""Order statistics: exact small cases, and the interval's coverage."""
+"""Medians, means and their intervals: exact small cases, and how often an interval holds what it is of."""
 
 import math
 import random
@@ -27,9 +27,12 @@ def test_six_values_are_the_fewest_with_an_interval():
     assert median_interval([3.0, 1.0, 6.0, 2.0, 5.0, 4.0]) == (1.0, 6.0)
 
 
-def test_nine_values_leave_one_out_at_each_end():
-    """1 - 2 * (1 + 9) / 2^9 = 0.961; leaving out two would be 0.82."""
-    assert median_interval([float(i) for i in range(9)]) == (1.0, 7.0)
+@pytest.mark.parametrize(("n", "cut"), [(6, 0), (8, 0), (9, 1), (12, 2), (20, 5), (30, 9)])
+def test_the_interval_of_a_median_is_the_textbooks(n, cut):
+    """Known ranks for 95 %; one rank narrower would hold less."""
+    assert median_interval([float(number) for number in range(n)]) == (cut, n - 1 - cut)
+    narrower = sum(math.comb(n, k) for k in range(cut + 2)) / 2**n
+    assert 1 - 2 * narrower < 0.95
 
 
 @pytest.mark.parametrize("count", [6, 15, 40, 1500])

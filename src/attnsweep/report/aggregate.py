@@ -12,6 +12,7 @@ from attnsweep.flags import NOT_RANKED
 from attnsweep.report.kernel_names import short_names
 from attnsweep.report.labels import Label
 from attnsweep.report.load import Row
+from attnsweep.timing.statistics import median_interval
 
 #: From so many processes on, the interval is an order statistic over them: six are the fewest with 95 %.
 ENOUGH = 6
@@ -110,9 +111,8 @@ def measure(label: Label, rows: list[Row], column: str, extra: tuple[str, ...] =
     failed = Counter(str(row["status"]) for row in rows if row["status"] != Status.OK)
     flags = dict.fromkeys(flag for row in rows for flag in row["flags"] or [])
     marks = [str(flag) for flag in flags]
-    if any(row["precision_class"] not in (None, "", "native") for row in rows):
-        classes = dict.fromkeys(row["precision_class"] for row in rows if row["precision_class"] != "native")
-        marks += [f"{PRECISION}{one}" for one in classes if one]
+    classes = dict.fromkeys(row["precision_class"] for row in rows)
+    marks += [f"{PRECISION}{one}" for one in classes if one not in (None, "", "native")]
     if ok and failed:
         marks.append("partial")
     if len({row["impl_version"] for row in ok}) > 1:
@@ -178,30 +178,12 @@ def _within(row: Row, lower: str, upper: str) -> tuple[float, float] | None:
 
 def _interval(medians: list[float], within: list[tuple[float, float]]) -> Interval:
     """The interval of the median, from the processes' medians and the intervals within them."""
-    if len(medians) >= ENOUGH:
-        low, high = order_statistic(medians)
-        return Interval(low, high, "order")
+    over = median_interval(medians)
+    if over is not None:
+        return Interval(*over, "order")
     if not within:
         kind = "range" if len(medians) > 1 else "none"
         return Interval(min(medians), max(medians), kind)
     low, high = max(within, key=lambda one: one[1] - one[0])
     kind = "stretched" if len(medians) > 1 else "process"
     return Interval(min(low, *medians), max(high, *medians), kind)
-
-
-def order_statistic(values: list[float]) -> tuple[float, float]:
-    """The narrowest symmetric pair of order statistics that holds the median with at least 95 %.
-
-    With k values cut off at each end the pair misses the median with 2 * P(Binomial(n, 1/2) <= k). Fewer than
-    six values cannot reach 95 %: their range is returned.
-    """
-    ordered = sorted(values)
-    n, cut = len(ordered), 0
-    # Ways in which k or fewer of n lie below the median, of 2**n; each number of ways follows from the one before.
-    ways, below = 1, 0
-    for k in range(n // 2):
-        below += ways
-        if 40 * below > 2**n:
-            break
-        cut, ways = k, ways * (n - k) // (k + 1)
-    return ordered[cut], ordered[n - 1 - cut]

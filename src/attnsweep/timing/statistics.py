@@ -1,4 +1,4 @@
-"""Order statistics of samples, standard library only."""
+"""What samples say: quantiles, the median and the mean with 95 % intervals, a shift of level. Standard library only."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def quantile(values: Sequence[float], fraction: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
 
 
-def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
-    """The narrowest order-statistic interval (low, high) that holds the median with at least this confidence.
+def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The narrowest order-statistic interval (low, high) that holds the median with at least 95 %.
 
     Distribution-free: the number of values below the median is binomial(n, 1/2). None for fewer than six values,
-    from which no such interval exists at 95 %.
+    from which no such interval exists.
     """
     ordered = sorted(values)
     count = len(ordered)
-    cut = _cut(count, confidence)
+    cut = _cut(count)
     return None if cut is None else (ordered[cut], ordered[count - 1 - cut])
 
 
@@ -69,14 +69,14 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
     return centre - half, centre + half
 
 
-def _cut(count: int, confidence: float) -> int | None:
+def _cut(count: int) -> int | None:
     """How many values to leave out at each end; None where even leaving out none is not enough."""
     if count > 1000:  # the normal approximation is exact to a place here, and the sum below overflows a float
         return math.floor(count / 2 - 0.98 * math.sqrt(count)) - 1
     tail, cut = 0.0, -1
     for below in range(count // 2):
         tail += math.comb(count, below) / 2.0**count
-        if 2 * tail > 1 - confidence:
+        if 2 * tail > 0.05:
             break
         cut = below
     return None if cut < 0 else cut
