@@ -11,10 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from report_records import flux, prefill, under_load, values
+from report_records import flux, prefill, under_load, values, write
 
 from attnsweep.errors import Status
 from attnsweep.report import build, html, plots, sustained, traces
+from attnsweep.report import load as records
 from attnsweep.report.accuracy import accuracy_table
 from attnsweep.report.compiling import compile_table
 from attnsweep.report.csvfile import to_csv
@@ -194,9 +195,10 @@ def test_the_timers_stand_side_by_side() -> None:
     assert [cell.bold for cell in table.rows[0]] == [False, False, False, False, True, False, False, False]
 
 
-def test_an_older_record_has_its_primary_timer_too() -> None:
+def test_an_older_record_has_its_primary_timer_too(tmp_path: Path) -> None:
     """Before events_ms was a column, latency_ms was all there was of it; what is not known is a dash."""
-    table = timer_table(only([values(POINT, latency_ms=1.0, timer="events", events_ms=None, kernel_ms=None)]))
+    older = values(POINT, latency_ms=1.0, timer="events", events_ms=None, kernel_ms=None)
+    table = timer_table(only(records.load([write(tmp_path, [older])]).rows()))
     assert texts(table)[0][3] == "1.000"
     assert texts(table)[0][5:] == ["-", "-", "-"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from attnsweep.report.aggregate import Measurement
 from attnsweep.report.sections import Section
 from attnsweep.report.tables import Cell, Column, Table
 from attnsweep.report.text import digits, more
@@ -25,7 +24,7 @@ def timer_table(section: Section) -> Table:
             one = case.measured.get(text)
             if one is None or one.latency_ms is None:
                 continue
-            times = {timer: _time(one, timer) for timer in TIMERS}
+            times = {timer: one.number(f"{timer}_ms") for timer in TIMERS}
             told = told or sum(time is not None for time in times.values()) > 1
             primary = one.texts("timer")
             row = [*fields, Cell(text)]
@@ -37,12 +36,6 @@ def timer_table(section: Section) -> Table:
         "kernel. Primary vs kernel: how much longer the primary timer says than the kernels were busy."
     )
     return Table(f"Timers: {title(section)}", (note,), tuple(columns), tuple(rows) if told else ())
-
-
-def _time(one: Measurement, timer: str) -> float | None:
-    """Milliseconds by a timer; the primary one's are the latency, whose own column older records leave empty."""
-    own = one.number(f"{timer}_ms")
-    return one.number("latency_ms") if own is None and one.texts("timer") == [timer] else own
 
 
 def _launch(times: dict[str, float | None]) -> str:
