@@ -12,7 +12,7 @@ from rich.console import Console
 from attnsweep import planning, results
 from attnsweep.errors import Status
 from attnsweep.plan import Outcome
-from sweeps import CPU, QUICK, combination, one_case, settings
+from sweeps import CPU, GPU, QUICK, combination, one_case, settings
 
 
 def table(tmp_path: Path, outcomes: dict[str, list[Outcome]], width: int = 200) -> str:
@@ -57,6 +57,24 @@ def test_a_quantised_result_is_marked_and_not_the_best_beside_a_native_one(tmp_p
     assert "0.1 int8" in shown
     assert "0.5*" in shown
     assert "0.1* int8" in table(tmp_path, {"a": quantised})
+
+
+@pytest.mark.parametrize(
+    ("other", "said"), [({"cache": "hot"}, ("cold", "hot")), ({"name": "standard"}, ("quick", "standard"))]
+)
+def test_what_was_measured_in_two_ways_is_two_rows(
+    tmp_path: Path, other: dict[str, str], said: tuple[str, str]
+) -> None:
+    """Of a case with a cold and a hot cache, or by two presets, no median goes over both."""
+    both = [combination(timing=timing, scenario=one_case()) for timing in (QUICK, {**QUICK, **other})]
+    cells = planning.make(settings(tmp_path), both, [GPU]).cells
+    found = {cell.id: Outcome(Status.OK, float(number + 1), None, ()) for number, cell in enumerate(cells)}
+    out = io.StringIO()
+    results.show(Console(file=out, width=200), cells, found)
+    rows = {line.split()[1]: line.split()[2] for line in out.getvalue().splitlines()[1:3]}
+    ways = [cell.columns["cache" if "cache" in other else "timing"] for cell in cells]
+    assert rows == dict(zip(ways, ("1*", "2*"), strict=True))
+    assert set(ways) == set(said)
 
 
 def test_sixteen_implementations_fit_eighty_columns(tmp_path: Path) -> None:

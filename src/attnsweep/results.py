@@ -26,10 +26,12 @@ _WIDEST = 160
 def show(out: Console, cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> None:
     """Latencies in ms, a row a case, the lowest that may be compared marked with *; a status where there is none."""
     labels = list(dict.fromkeys(label(cell) for cell in sorted(cells, key=label)))
+    # A cold and a hot cache, or two presets, are two measurements of a case
+    several = [name for name in ("cache", "timing") if len({cell.columns[name] for cell in cells}) > 1]
     rows: dict[str, dict[str, list[Outcome]]] = {}
     for cell in cells:
         if cell.id in outcomes:
-            row = rows.setdefault(cell.columns["case"], {})
+            row = rows.setdefault(", ".join(cell.columns[name] for name in ("case", *several)), {})
             row.setdefault(label(cell), []).append(outcomes[cell.id])
     if not rows:
         return
@@ -42,8 +44,8 @@ def show(out: Console, cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -
     else:
         table = bare_table("case", "ms, best first")
         for case, entries in shown.items():
-            several = Text(", ").join(Text.assemble(f"{name} ", entry) for name, entry in entries.items())
-            table.add_row(Text(line(case)), several)
+            ranking = Text(", ").join(Text.assemble(f"{name} ", entry) for name, entry in entries.items())
+            table.add_row(Text(line(case)), ranking)
     print_table(out, table)
     if any("*" in entry.plain for entries in shown.values() for entry in entries.values()):
         say(out, "* lowest median of its case; attnsweep-report says whether by more than chance")
