@@ -188,6 +188,20 @@ def test_a_holder_that_has_not_signed_yet_is_another_sweep(tmp_path, holder, sto
     assert told == ["a CPU (cpu) is in use by another sweep; waiting for it to end"]
 
 
+def test_what_a_holder_signed_with_acts_on_no_terminal(tmp_path, holder, stop):
+    """Anybody may write into the file: its sweep and its command become one harmless line."""
+    sign = {"pid": 7, "host": "h", "sweep": "a\x1b[2J", "command": "b\n\u202ec"}
+    (locks.folder() / "cpu.lock").write_text(json.dumps(sign))
+    told = []
+
+    def waiting(sentence):
+        told.append(sentence)
+        stop.request()
+
+    locks.acquire(CPU, tmp_path, stop, waiting)
+    assert told[0].startswith("a CPU (cpu) is in use by process 7 on h (sweep a\\x1b[2J, b \\u202ec); ")
+
+
 @pytest.mark.parametrize("what", ["file", "link"])
 def test_a_folder_of_locks_that_is_none_is_refused(what):
     """In a shared temporary folder somebody else may have put something there."""

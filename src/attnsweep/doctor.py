@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -21,6 +21,7 @@ from attnsweep import conf_path, devices, environment, impls, interpreters, swee
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError
 from attnsweep.interpreters import Host
+from attnsweep.report.cli import Parser
 from attnsweep.report.tables import Cell, Column, Table, to_markdown, to_rich
 from attnsweep.report.text import line
 
@@ -38,13 +39,6 @@ _DISTRIBUTIONS = {
     "uv": "it builds environments from env.requirements; install it with: pip install uv",
 }
 _GIB = 2**30
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse, with its mistakes as ConfigError: one sentence instead of the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message} (see {self.prog} --help)")
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="attnsweep-doctor",
         description="Say what this machine has and which implementations it can run.",
         allow_abbrev=False,

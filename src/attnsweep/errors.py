@@ -1,4 +1,4 @@
-"""The statuses a cell can end with, and the exceptions that become them.
+"""The statuses a cell can end with, the exceptions that become them, and what an exception says is wrong.
 
     AttnsweepError
     |-- ConfigError       a mistake in YAML or on the command line: one sentence, exit code 2

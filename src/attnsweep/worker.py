@@ -254,8 +254,8 @@ class _Story:
         try:
             self.framework.synchronize()
         except RuntimeError as later:
-            said = str(later).partition("\n")[0]
-            return "" if said in text else f"; the GPU says: {said}"
+            told = str(later).partition("\n")[0]
+            return "" if told in text else f"; the GPU says: {told}"
         return ""
 
     def outcome(self, status: Status, reason: str | None, trace: str | None) -> dict[str, Any]:

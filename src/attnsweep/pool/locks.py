@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Callable
 
+from attnsweep import safe_text
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError
 from attnsweep.pool.interrupt import Stop
@@ -141,8 +142,7 @@ def _holder(path: Path) -> str:
     """Who holds the lock, as a sentence goes on; the file is empty for a moment after it was locked."""
     try:
         holder = json.loads(path.read_bytes())
-        # One line, whatever the command was, and no control characters for the terminal.
-        command = " ".join("".join(c if c.isprintable() else " " for c in str(holder["command"])).split())
-        return f"process {holder['pid']} on {holder['host']} (sweep {holder['sweep']}, {command[:200]})"
+        command = str(holder["command"])[:200]
+        return safe_text.line(f"process {holder['pid']} on {holder['host']} (sweep {holder['sweep']}, {command})")
     except (OSError, ValueError, KeyError, TypeError):
         return "another sweep"

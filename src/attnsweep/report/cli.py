@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from attnsweep.report.sections import Derived
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """argparse, with its mistakes as ConfigError: one sentence instead of the usage."""
 
     def error(self, message: str) -> NoReturn:
@@ -27,7 +27,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="attnsweep-report",
         description="Merge the records below some folders and write a report: results.parquet, summary.md, "
         "summary.csv, report.html and plots.",
