@@ -138,6 +138,14 @@ def test_a_configuration_that_says_nothing_agrees_with_any(config: str | None, t
     assert only(derive(load([write(tmp_path, rows)]).rows())).ok == 2
 
 
+def test_of_two_boards_with_as_many_the_same_is_marked_whichever_was_read_first() -> None:
+    """Two implementations, each on a board of its own: no order of records makes another report."""
+    rows = [at(0, 1.0, impl=name, gpu_uuid=board) for name, board in (("fa2", "GPU-2"), ("naive", "GPU-1"))]
+    for some in (rows, rows[::-1]):
+        (case,) = derive(some).sections[0].cases
+        assert {text: one.marks for text, one in case.measured.items()} == {"fa2": ("other_gpu",), "naive": ()}
+
+
 def test_what_another_board_measured_than_the_rest_of_its_case_is_marked() -> None:
     """Boards of one model differ; a failure, or a case of its own on another board, is no reason for a mark."""
     rows = [at(0, 1.0, impl=name, gpu_uuid="GPU-1") for name in ("fa2", "naive")]

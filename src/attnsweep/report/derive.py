@@ -163,8 +163,8 @@ def _case(groups: dict[Label, list[Row]], column: str, timer: str, marks: Marks)
 
 
 def _elsewhere(groups: dict[Label, list[Row]]) -> frozenset[Label]:
-    """The labels that another GPU measured than most of the case."""
+    """The labels that another GPU measured than most of the case, of GPUs with as many than the first by name."""
     used = {label: {row["gpu_uuid"] for row in rows if row["status"] == Status.OK} for label, rows in groups.items()}
     boards = Counter(board for its in used.values() for board in its)
-    home = {board for board, _ in boards.most_common(1)}
+    home = set(sorted(boards, key=lambda board: (-boards[board], str(board)))[:1])
     return frozenset(label for label, its in used.items() if its - home)
