@@ -1,4 +1,4 @@
-"""What a case costs in FLOPs and bytes, what a GPU can do, and the rates that follow from a latency.
+"""What a case costs in FLOPs and bytes, and so its timer; what a GPU can do, and the rates that follow from a latency.
 
 Counting: exact visible pairs, a multiply-add is two, softmax is none, every tensor moves once. Standard
 library only.

@@ -1,4 +1,4 @@
-"""What failed: equal failures of a label as one group, with reason, traceback and how to run it again."""
+"""What failed: failures of a label, equal but for numbers, as one; with reason, traceback and how to run it again."""
 
 from __future__ import annotations
 

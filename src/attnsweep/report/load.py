@@ -1,4 +1,4 @@
-"""Find the records below some folders, read them, and keep the newest of what was measured twice."""
+"""Find the records below some folders, read them, keep the newest of what was measured twice, and write them as one."""
 
 from __future__ import annotations
 
