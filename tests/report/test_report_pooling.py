@@ -218,7 +218,8 @@ def test_what_was_superseded_is_said(tmp_path: Any) -> None:
     derived = derive([at(0, torch="old"), at(1, torch="old", replicate=1), at(2), at(3, sweep="later")])
     lead = content_of(derived, Loaded(pa.table({}), 1, 0, ()), ()).lead
     assert lead[1:] == (
-        "2 records left out: a newer one is of another machine, other software or another configuration (superseded).",
+        "2 records left out: of another machine, other software or configuration than the newest, or less strictly "
+        "checked (superseded).",
         "1 record left out: of the same another sweep or timing preset has more processes that are ok, or as many and "
         "newer (outweighed).",
     )

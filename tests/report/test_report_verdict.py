@@ -93,6 +93,17 @@ def test_marks_on_the_next_and_on_the_baseline_are_said_too() -> None:
     assert "Marks" not in verdict(only([row("fa2", 1.0), row("flex", 1.5), *others]))
 
 
+def test_a_tie_with_the_baseline_is_no_gain_over_it() -> None:
+    """By one process each the data do not say which is faster, whatever the ratio of their medians; in a tie of others
+    it is told.
+    """
+    wide = {"latency_ci_low_ms": 0.01, "latency_ci_high_ms": 9.0}
+    tied = [row("fa2", 0.02) | wide, row("naive", 9.0)]
+    assert verdict(only(tied)) == "1 of 1 case is a tie among fa2 and naive."
+    others = verdict(only([row("fa2", 1.0), row("flex", 1.001), row("naive", 3.0)]))
+    assert others.startswith("1 of 1 case is a tie among fa2 and flex, 3.00x the speed of naive")
+
+
 def test_marks_on_a_tie_are_said() -> None:
     """Of both of a pair, of the one that stands for many, and of what comes after them; not of the others."""
     pair = [row("fa2", 1.0, flags=["contended"]), row("flex", 1.001, flags=["fallback"])]

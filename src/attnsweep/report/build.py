@@ -103,7 +103,7 @@ def _aside(derived: Derived, loaded: Loaded) -> list[str]:
     if derived.older:
         said.append(f"{count(derived.older, 'record')} of older versions left out (--versions all shows them).")
     if derived.superseded:
-        why = "a newer one is of another machine, other software or another configuration"
+        why = "of another machine, other software or configuration than the newest, or less strictly checked"
         said.append(f"{count(derived.superseded, 'record')} left out: {why} (superseded).")
     if derived.outweighed:
         why = "of the same another sweep or timing preset has more processes that are ok, or as many and newer"

@@ -36,16 +36,16 @@ def verdict(section: Section) -> str:
     own = section.contenders[0].precision
     ties = [case for case in cases if len(case.fastest) > 1 and case.precision == own]
     if ties:
+        first, tied = _foremost(section, ties), {text for case in ties for text in case.fastest}
         number = "is a tie" if len(ties) == 1 else "are ties"
         sentence = f"{len(ties)} of {count(total, 'case')} {number} {_among(section, ties)}"
-        if not said:
-            sentence += _gain(section, _foremost(section, ties))
+        if not said and section.baseline not in tied:
+            sentence += _gain(section, first)
         said.append(sentence)
         if len(said) == 1 and len(ties) == total:
-            first, tied = _foremost(section, ties), {text for case in ties for text in case.fastest}
             said += _next(section, first, tied)
             after = _after(section, first, tied)
-        leading = list(dict.fromkeys([*leading, *(_pair(section, ties) or [_foremost(section, ties)])]))
+        leading = list(dict.fromkeys([*leading, *(_pair(section, ties) or [first])]))
     said += _marks(section, leading, after)
     if any(_unsure(case) for case in cases if len(case.fastest) < len(case.ranked)):
         least = HOST_FLOOR if any(case.timer == "host" for case in cases) else FLOOR
