@@ -45,14 +45,13 @@ def test_the_colours_stay_apart_for_the_colour_blind() -> None:
 
 
 def test_a_colour_that_comes_again_has_another_line() -> None:
-    """The eleventh implementation has the first one's colour, dashed and with another marker; what has no result
-    takes no colour."""
+    """The eleventh implementation has the first one's colour, dashed and with another marker."""
     labels = [Label(f"impl{n:02}", "", "eager", "", f"{n}") for n in range(12)]
     styles = assign(labels)
     first, again = styles["0"], styles["10"]
     assert first.colour == again.colour
-    assert (first.line, first.marker) != (again.line, again.marker)
     assert first.line != again.line
+    assert first.marker != again.marker
     assert len({(one.colour, str(one.line)) for one in styles.values()}) == 12
 
 
