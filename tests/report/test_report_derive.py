@@ -80,7 +80,7 @@ def test_overlapping_intervals_are_a_tie_and_not_a_win() -> None:
     assert (standing(section, "fa2").wins, standing(section, "fa2").ties) == (0, 1)
     assert standing(section, "naive").ties == 0
     assert verdict(section) == (
-        "1 of 1 case is a tie among fa2 and flex, 9.00x the speed of naive (geometric mean). Next is naive."
+        "1 of 1 case is a tie between fa2 and flex, 9.00x the speed of naive (geometric mean). Next is naive."
     )
 
 

@@ -97,13 +97,30 @@ def test_a_long_tie_is_short_in_the_cell_and_whole_on_the_page(tmp_path: Path) -
 
 
 def test_the_floor_is_said_where_it_counts() -> None:
-    """With one process a side it does, with three it does not."""
+    """With one process a side it does, with three it does not; a CPU's is told where a CPU's clock was used."""
     few = derive([values(POINT, impl, timer="events") for impl in ("fa2", "flex")])
     many = derive(
         [values(POINT, impl, timer="events", replicate=number) for impl in ("fa2", "flex") for number in range(3)]
     )
     assert words.RULE in latency(few).notes
     assert words.RULE not in latency(many).notes
+    host = derive([values(POINT, impl, timer="host") for impl in ("fa2", "flex")])
+    assert f"{words.RULE} {words.HOST_RULE}" in latency(host).notes
+
+
+def test_an_interval_wider_than_its_latency_is_told_by_its_ends() -> None:
+    """A side of 4690 % reads as a mistake, and as if time could be negative."""
+    wide = {"latency_ci_low_ms": 0.98, "latency_ci_high_ms": 47.9}
+    derived = derive([values(POINT, "naive", latency_ms=1.0, **wide), values(POINT, "fa2", latency_ms=0.5)])
+    assert "1.00x, 0.98 to 48" in [cell.note for cell in latency(derived).rows[0]]
+
+
+def test_what_is_bold_in_the_standings_is_said() -> None:
+    """It is not the first of the means; where all is tied nothing is bold."""
+    won = derive([values(POINT, "fa2", latency_ms=1.0), values(POINT, "flex", latency_ms=2.0)])
+    tied = derive([values(POINT, impl, latency_ms=1.0) for impl in ("fa2", "flex")])
+    said = [standings_table(one.sections[0], Footnotes(one)).notes[0] for one in (won, tied)]
+    assert ["Bold: the most wins." in sentence for sentence in said] == [True, False]
 
 
 def test_the_share_of_the_peak_is_the_fastests() -> None:

@@ -233,6 +233,7 @@ def test_accuracy_is_the_worst_of_a_label_in_each_dtype() -> None:
     derived = derive(rows)
     table = accuracy_table(derived)
     assert [column.title for column in table.columns[4:]] == ["output / formula", "relative L1"]
+    assert '"/ formula" is the largest error' in table.notes[0]
     assert texts(table) == [
         ["fa2", "bf16", "native", "2", "0.900", "0.00200"],
         ["sage", "bf16", "int8", "1", "-", "0.0500"],

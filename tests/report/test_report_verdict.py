@@ -65,6 +65,8 @@ def test_the_verdict_warns_of_rough_ratios() -> None:
     section = only([row("fa2", 1.0), row("naive", 3.0, width=0.4)])
     assert "Ratios are rough: the worst case is known for naive to ±40%." in verdict(section)
     assert "rough" not in verdict(only([row("fa2", 1.0), row("naive", 3.0)]))
+    wild = row("naive", 3.0) | {"latency_ci_high_ms": 200.0}
+    assert "the worst case is known for naive to a factor of 67." in verdict(only([row("fa2", 1.0), wild]))
 
 
 def test_a_win_without_an_interval_is_not_claimed_to_be_sure() -> None:

@@ -48,8 +48,8 @@ def accuracy_table(derived: Derived) -> Table:
         *(Column(title, True) for title, _ in shown),
     )
     note = (
-        "The worst over cases, on ordinary inputs, against a reference of higher precision. The first two are largest "
-        "errors, in those that the plain formula makes in the same dtype; by default outputs may have 2 and "
+        'The worst over cases, on ordinary inputs, against a reference of higher precision. "/ formula" is the '
+        "largest error as a multiple of the plain formula's in the same dtype; by default outputs may have 2 and "
         "gradients 3, beside a grain of that dtype."
     )
     return Table("Accuracy", (note,) if rows else (), columns, tuple(rows))

@@ -36,7 +36,7 @@ MEANINGS = {
     "ceiling": "a bound to compare with, not attention: not ranked",
     "partial": "some processes of this cell failed: the number is of the others",
     "versions": "the processes ran different versions of the library",
-    "other_gpu": "another GPU of the same model measured it than most of its case: no two are equally fast",
+    "other_gpu": "measured on another GPU of the same model than most of its case: no two are equally fast",
     "superseded": "older measurements, on another machine, with other software or configured otherwise, "
     "or less strictly checked ones, are not in the number",
     "outweighed": "the same was measured in another sweep or by another timing preset too, in fewer processes or "

@@ -17,11 +17,11 @@ from attnsweep.report.words import (
     constants,
     field_value,
     floor,
-    half_width,
     intervals,
     shown_fields,
     timers,
     title,
+    width,
 )
 
 
@@ -49,7 +49,7 @@ def latency_table(section: Section, footnotes: Footnotes) -> Table:
     notes = [
         "Latency in ms (lower is better), with "
         + (f"the speed-up over {section.baseline} and " if section.baseline else "")
-        + "the interval's half-width in percent of it; the fastest is bold."
+        + "the interval's larger side in percent of it (its ends where that is above 100 %); the fastest is bold."
         + (
             " Of peak: the fastest's share of the datasheet peak, arithmetic or memory, that bounds the case."
             if peaked
@@ -93,7 +93,7 @@ def _latency_cell(case: CaseRow, text: str, baseline: str | None, footnotes: Foo
     ratio = case.ratio(text, baseline) if baseline is not None else None
     share = of_fastest(case, text) if "ceiling" in one.marks else None
     bar = "not ranked" if share is None else f"{digits(100 * share, 3)}%"
-    note = ", ".join(part for part in (times(ratio) if ratio is not None else "", half_width(one)) if part)
+    note = ", ".join(part for part in (times(ratio) if ratio is not None else "", width(one)) if part)
     return Cell(
         digits(one.latency_ms),
         note if one.ranked else bar,
@@ -142,7 +142,7 @@ def standings_table(section: Section, footnotes: Footnotes, short: bool = False)
         rows.append(tuple(row))
     notes = [
         "Geometric means; an implementation without a result in every case says over how many its mean goes, "
-        "and is placed after those that have all.",
+        "and is placed after those that have all." + (" Bold: the most wins." if most else ""),
         section.baseline_why,
     ]
     if unopposed:

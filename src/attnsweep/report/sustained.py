@@ -9,7 +9,7 @@ from attnsweep.report.notes import MEANINGS, Footnotes
 from attnsweep.report.sections import CaseRow, Section
 from attnsweep.report.tables import Cell, Column, Table
 from attnsweep.report.text import count, digits, line, listing, more
-from attnsweep.report.words import field_value, half_width, shown_fields, title
+from attnsweep.report.words import field_value, shown_fields, title, width
 
 #: Heading, column and significant digits of what is told beside the latencies.
 _BESIDE = (
@@ -47,7 +47,7 @@ def load_table(section: Section, footnotes: Footnotes) -> Table:
             Cell(digits(burst), best=case.primary and text in case.fastest, dim=not one.ranked),
             Cell(
                 digits(one.latency_ms),
-                half_width(one),
+                width(one),
                 footnotes.of(one, load=True),
                 best=(case.case, text) in leading,
                 dim=not one.ranked,
@@ -60,7 +60,7 @@ def load_table(section: Section, footnotes: Footnotes) -> Table:
     notes = [
         "Median latency of short bursts after a rest, by the primary timer, and mean latency of calls back to back "
         "once steady; the fastest of each is bold. Clocks are by the GPU's own counters, power and energy are the "
-        "whole board's.",
+        "whole board's; the percentage below a load is its interval's larger side.",
         _other_timers(section),
         load_verdict(section),
         _without(section),

@@ -11,7 +11,7 @@ from attnsweep.report.notes import BEARING, LOAD, bearing
 from attnsweep.report.sections import CaseRow, Section, Standing
 from attnsweep.report.standings import geometric_mean
 from attnsweep.report.text import count, digits, listing, times
-from attnsweep.report.words import relative_half_width
+from attnsweep.report.words import relative_side
 
 #: Half-width of an interval, as a fraction, from which the verdict warns of its ratios.
 ROUGH = 0.1
@@ -125,7 +125,7 @@ def _leaders(section: Section, winners: list[str]) -> list[str]:
     sentences += _next(section, text, {text})
     rough = [name for name in dict.fromkeys((text, section.baseline)) if name and _widest(section, name) > ROUGH]
     if rough:
-        widths = [f"{name} to ±{digits(100 * _widest(section, name), 2)}%" for name in rough]
+        widths = [f"{name} to {_about(_widest(section, name))}" for name in rough]
         sentences.append(f"Ratios are rough: the worst case is known for {listing(widths)}")
     return sentences
 
@@ -147,10 +147,15 @@ def _marks(section: Section, leading: list[str], after: str | None) -> list[str]
 
 
 def _widest(section: Section, text: str) -> float:
-    """The largest of a label's half-widths over a table."""
+    """The largest side of a label's intervals over a table, as a fraction of its latency."""
     return max(
-        (relative_half_width(case.ranked[text]) or 0.0 for case in section.rankable if text in case.ranked), default=0.0
+        (relative_side(case.ranked[text]) or 0.0 for case in section.rankable if text in case.ranked), default=0.0
     )
+
+
+def _about(side: float) -> str:
+    """How well a latency is known, from the larger side of its interval: in percent, above 100 % as a factor."""
+    return f"a factor of {digits(1 + side, 2)}" if side > 1 else f"±{digits(100 * side, 2)}%"
 
 
 def _foremost(section: Section, ties: list[CaseRow]) -> str:
@@ -165,7 +170,7 @@ def _among(section: Section, ties: list[CaseRow]) -> str:
     """Who is tied: both names of a pair, else one name and how many others."""
     pair = _pair(section, ties)
     if pair:
-        return f"among {listing(pair)}"
+        return f"between {listing(pair)}"
     first = _foremost(section, ties)
     others = [len(case.fastest) - 1 for case in ties if first in case.fastest]
     upto = "up to " if len(set(others)) > 1 else ""

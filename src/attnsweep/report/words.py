@@ -28,8 +28,12 @@ _FAMILY = {
 #: When a difference is a win, in a sentence.
 RULE = (
     f"A win needs disjoint intervals, and a difference above {100 * FLOOR:g} % where fewer than {MEASURED} processes "
-    "are behind either side or an interval is unknown: the variation between processes was not measured there. By a "
-    f"CPU's wall clock it is {100 * HOST_FLOOR:g} % there, and where either side was contended none is."
+    "are behind either side or an interval is unknown: the variation between processes was not measured there."
+)
+#: What is asked instead of results timed by the host.
+HOST_RULE = (
+    f"By a CPU's wall clock the difference there must be above {100 * HOST_FLOOR:g} %, and a contended result neither "
+    "wins nor loses there."
 )
 
 
@@ -119,7 +123,9 @@ def intervals(section: Section) -> str:
 def floor(section: Section) -> str:
     """The rule of a win, where it is more than that intervals are disjoint in some case of a table."""
     able = [one for case in section.cases for one in case.ranked.values()]
-    return RULE if not all(map(sure, able)) and len(section.standings) > 1 else ""
+    if all(map(sure, able)) or len(section.standings) < 2:
+        return ""
+    return f"{RULE} {HOST_RULE}" if any(case.timer == "host" for case in section.cases) else RULE
 
 
 def split(section: Section) -> str:
@@ -160,13 +166,17 @@ def no_plot(section: Section) -> str:
     return f"The line plots leave out {count(off, 'case')} without a value for the axis."
 
 
-def half_width(one: Measurement) -> str:
-    """The interval's larger side in percent of the latency; empty where there is no interval."""
-    side = relative_half_width(one)
-    return "" if side is None else f"±{digits(100 * side, 2)}%"
+def width(one: Measurement) -> str:
+    """The interval's larger side in percent of the latency, both ends where that is above 100 %; empty without one."""
+    side = relative_side(one)
+    if side is None or one.interval is None:
+        return ""
+    if side > 1:
+        return f"{digits(one.interval.low, 2)} to {digits(one.interval.high, 2)}"
+    return f"±{digits(100 * side, 2)}%"
 
 
-def relative_half_width(one: Measurement) -> float | None:
+def relative_side(one: Measurement) -> float | None:
     """The interval's larger side as a fraction of the latency."""
     if one.interval is None or one.latency_ms is None or one.interval.kind == "none":
         return None
