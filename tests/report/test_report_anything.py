@@ -198,7 +198,7 @@ def test_the_folder_of_cells_may_be_the_working_directory(tmp_path: Path, monkey
     assert load.load([Path()]).files == 1
 
 
-@pytest.mark.parametrize("kind", ["pipe", "loop", "long", "noise"])
+@pytest.mark.parametrize("kind", ["pipe", "loop", "long", "edge", "noise"])
 def test_an_argument_that_is_no_folder_is_a_sentence(kind: str, tmp_path: Path) -> None:
     """A pipe is not waited for, a path that cannot be asked about is said."""
     path = tmp_path / ("x" * 300 if kind == "long" else kind)
@@ -208,10 +208,16 @@ def test_an_argument_that_is_no_folder_is_a_sentence(kind: str, tmp_path: Path) 
         path.symlink_to(path.name)
     elif kind == "noise":
         path.write_bytes(b"noise")
+    elif kind == "edge":  # what lies below it has a path too long to be asked about
+        path.mkdir()
+        while len(str(path)) < 4089:
+            path /= "d" * min(200, 4089 - len(str(path)))
+            path.mkdir()
     said = {
         "pipe": "is neither a folder nor a file of records",
         "loop": "cannot be read: Too many levels",
         "long": "cannot be read: File name too long",
+        "edge": "no records below",
         "noise": "no record could be read; a file that is not a readable file",
     }
     with pytest.raises(ConfigError, match=said[kind]):

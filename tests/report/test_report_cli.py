@@ -221,6 +221,8 @@ def test_the_baseline_of_the_command_line_is_used(tmp_path: Path) -> None:
         (["{folder}", "--baseline", "fa9"], "choose one of fa2"),
         (["{folder}", "--versions", "some"], "invalid choice: 'some'"),
         (["{folder}", "--frobnicate"], "--frobnicate"),
+        ([""], "argument DIR: a path is empty"),
+        (["{folder}", "--out", ""], "argument --out: a path is empty"),
         (["{folder}", "--out", "{folder}/cells/cell-00000.parquet"], "cannot be written"),
     ],
 )
@@ -238,6 +240,17 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     assert err.count("\n") == 1
     assert said in err
     assert not (folder / "report").exists()
+
+
+def test_a_path_that_is_left_out_can_be_copied(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in one line however narrow the terminal is."""
+    monkeypatch.setenv("COLUMNS", "40")
+    damaged = write(tmp_path, [values(POINT)]) / "cells" / f"{'long-' * 20}name.parquet"
+    damaged.write_bytes(b"noise")
+    assert main([str(tmp_path)]) == 0
+    assert any(str(damaged) in line for line in capsys.readouterr().out.splitlines())
 
 
 def test_the_terminal_gets_the_verdict_in_80_columns(

@@ -26,6 +26,13 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message} (see {self.prog} --help)")
 
 
+def _path(text: str) -> Path:
+    """A path that was given; an empty one, such as a variable that is not set, would be the working folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("a path is empty; the working folder is .")
+    return Path(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="attnsweep-report",
@@ -34,8 +41,10 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"attnsweep {importlib.metadata.version('attnsweep')}")
-    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="a folder of sweeps, or a results.parquet")
-    parser.add_argument("--out", type=Path, help="where to write (default: report/ in the first DIR)")
+    parser.add_argument(
+        "folders", metavar="DIR", nargs="+", type=_path, help="a folder of sweeps, or a results.parquet"
+    )
+    parser.add_argument("--out", type=_path, help="where to write (default: report/ in the first DIR)")
     parser.add_argument(
         "--baseline",
         help="label or implementation that speed-ups refer to (default: naive where it is ok in every case, "
@@ -123,5 +132,7 @@ def _show(derived: Derived, loaded: Loaded, content: Content, folder: Path) -> N
         console.print(to_rich(failure_table(list(content.failures), short=True), console.width))
         console.print()
     for sentence in content.lead[1:]:
-        console.print(Text(line(sentence), style="yellow" if sentence.startswith("Left out") else ""))
+        # A path is to be copied whole, wherever the width would break it
+        aside = sentence.startswith("Left out")
+        console.print(Text(line(sentence), style="yellow" if aside else ""), soft_wrap=aside)
     console.print(Text(f"Report: {line(folder / 'report.html')}"), soft_wrap=True)

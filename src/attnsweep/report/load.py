@@ -166,7 +166,7 @@ def find(folders: list[Path], left_out: LeftOut) -> list[Path]:
         if not paths:
             own = folder / REPORT / RESULTS
             said = [f"no records below {folder} (looked for cells/*.parquet and {RESULTS})"]
-            said += [f"{own} is a report's own output, name that file to read it"] if own.is_file() else []
+            said += [f"{own} is a report's own output, name that file to read it"] if os.path.isfile(own) else []
             raise ConfigError("; ".join([*said, *left_out.sentences()]))
         found.update(dict.fromkeys(os.path.realpath(path) for path in paths))
     return [Path(path) for path in found]
