@@ -35,10 +35,12 @@ def show(out: Console, plan: Plan, unbuilt: Mapping[str, Recipe]) -> None:
     print_table(out, table)
     build = len(set(unbuilt.values()))
     note = f" once {_count(build, 'environment')} {'is' if build == 1 else 'are'} built" if build else ""
+    # The estimate knows samples and processes; one call, and the check of it, may take a CPU minutes
+    beyond = "; large cases take a CPU longer" if plan.devices[0].kind == "cpu" and plan.to_run else ""
     out.print(
         Text(
             f"{_count(len(plan.cells), 'cell')}, {len(plan.to_run)} to run{note}, "
-            f"about {duration(plan.estimate_s)} on {_places(plan)}"
+            f"about {duration(plan.estimate_s)} on {_places(plan)}{beyond}"
         ),
         soft_wrap=True,
     )
