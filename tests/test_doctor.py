@@ -94,7 +94,7 @@ def test_what_is_not_here_is_said_with_how_to_get_it(
     )
     found = told("--config-dir", str(tmp_path / "mine"))
     assert row(found, "lib").endswith("No module named 'nosuchlib'; install it with: pip install nosuchlib[gpu]")
-    assert "device cpu is not among cuda; No module named 'nosuchlib'" in row(found, "both")
+    assert "runs on cuda, not on cpu; No module named 'nosuchlib'" in row(found, "both")
     assert "there is no Python interpreter at /nowhere/python" in row(found, "gone")
     assert "notthere is not installed in its environment; install it with: pip install notthere" in row(found, "apart")
     assert row(found, "nameless").split()[1] == "unknown"

@@ -122,7 +122,7 @@ def test_a_plan_in_which_nothing_can_run_is_refused_with_the_reasons(tmp_path: P
     """Every cell unsupported: each implementation's own reason is named."""
     able = {"supports": {"devices": ["cuda"]}}
     none = [combination("a", impl=impl("a", **able)), combination("b", impl=impl("b", supports={"dtypes": ["bf16"]}))]
-    with pytest.raises(ConfigError, match=r"a: device cpu .*; b: dtype fp32"):
+    with pytest.raises(ConfigError, match=r"a: runs on cuda, not on cpu; b: dtype fp32.*attnsweep-doctor"):
         make(tmp_path, *none)
     planned = planning.make(settings(tmp_path), none, [CPU], hopeless=True)
     assert planned.to_run == ()

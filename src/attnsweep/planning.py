@@ -54,7 +54,9 @@ def make(
         raise ConfigError("nothing to measure: the combinations make no cell")
     if not hopeless and all(cell.unsupported is not None for cell in cells):
         reasons = sorted({f"{cell.columns['impl']}: {cell.unsupported}" for cell in cells})
-        raise ConfigError(f"no implementation here can do any of the cases ({_listed(reasons)})")
+        raise ConfigError(
+            f"no implementation here can do any of the cases ({_listed(reasons)}); attnsweep-doctor says which run here"
+        )
     cells = selection.sampled(selection.sharded(cells, settings.shard), settings.sample, settings.seed)
     folder = Path(settings.output_dir) / settings.name
     plan = Plan(settings.name, folder, tuple(devices), tuple(cells), {})

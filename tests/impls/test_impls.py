@@ -158,7 +158,7 @@ def test_a_required_keyword_is_asked_for():
         ("fa2", {"dtype": "fp32"}, H200, EAGER, "dtype fp32 is not among fp16, bf16"),
         ("fa2", {"head_dim": 512, "head_dim_v": 512}, H200, EAGER, "head_dim 512 is above 256"),
         ("fa2", {"head_dim_v": 128}, H200, EAGER, "head_dim_v unlike head_dim is not supported"),
-        ("fa2", {}, CPU, EAGER, "device cpu is not among cuda"),
+        ("fa2", {}, CPU, EAGER, "runs on cuda, not on cpu"),
         ("fa2", {}, V100, EAGER, "compute capability 7.0 is below 8.0"),
         ("fa2", {"bias": "dense"}, H200, EAGER, "passes no bias"),
         ("flex", {}, H200, EAGER, "kernel exists only compiled"),
@@ -284,6 +284,15 @@ def test_the_general_adapter_calls_as_the_yaml_says(monkeypatch):
     windowed("q", "k", "v", "bias")
     assert calls[1][1]["window_size"] == (8, 0)
     assert calls[1][1]["mask"] == "bias"
+
+
+def test_a_function_that_a_library_of_ones_own_lacks_is_a_matter_of_its_yaml(monkeypatch):
+    """Without a distribution it is no older version of anything, and PYTHONPATH found the module."""
+    monkeypatch.setitem(sys.modules, "fake_library", types.SimpleNamespace(__name__="fake_library"))
+    impl = {"name": "fake", "_target_": "attnsweep.impls.FunctionAttention", "function": "fake_library.atend"}
+    with pytest.raises(Missing) as caught:
+        impls.build(impl).prepare(case(), "cpu")
+    assert str(caught.value) == "fake_library has no atend; function in its YAML must name what that module has"
 
 
 def test_a_field_that_no_case_has_is_refused():

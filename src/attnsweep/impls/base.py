@@ -291,9 +291,11 @@ def broken_rule(rules: dict[str, Any], case: Case, device: Device, compile_mode:
 
     largest, most_queries = rules.get("head_dim_max"), rules.get("q_len_max")
     oldest, newest = rules.get("min_compute_capability"), rules.get("max_compute_capability")
-    capability = device.compute_capability or 0
+    capability, devices = device.compute_capability or 0, rules.get("devices")
     found = [
-        among("devices", device.kind, "device"),
+        f"runs on {', '.join(devices)}, not on {device.kind}"
+        if devices is not None and device.kind not in devices
+        else None,
         among("dtypes", case.dtype, "dtype"),
         among("head_dims", case.head_dim, "head_dim"),
         among("directions", case.direction, "direction"),

@@ -81,7 +81,10 @@ class FunctionAttention(Attention):
         library = self.loaded()
         function = getattr(library, self.function, None)
         if function is None:
-            raise Missing(self.install(f"{library.__name__} has no {self.function} in this version"))
+            why = f"{library.__name__} has no {self.function}"
+            if self.pip is None and self.distribution is None:
+                raise Missing(f"{why}; function in its YAML must name what that module has")
+            raise Missing(self.install(f"{why} in this version"))
         keywords = dict(self.constants)
         bias_keyword = ""
         for keyword, field in self.arguments.items():
