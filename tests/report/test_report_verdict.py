@@ -103,7 +103,7 @@ def test_a_tie_with_the_baseline_is_no_gain_over_it() -> None:
     tied = [row("fa2", 0.02) | wide, row("naive", 9.0)]
     assert verdict(only(tied)) == "1 of 1 case is a tie between fa2 and naive."
     others = verdict(only([row("fa2", 1.0), row("flex", 1.001), row("naive", 3.0)]))
-    assert others.startswith("1 of 1 case is a tie among fa2 and flex, 3.00x the speed of naive")
+    assert others.startswith("1 of 1 case is a tie between fa2 and flex, 3.00x the speed of naive")
 
 
 def test_marks_on_a_tie_are_said() -> None:
