@@ -43,6 +43,8 @@ def compiler(monkeypatch, tmp_path):
     import torch._dynamo.config
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    # As the compiler leaves it when it first puts it back, where it was never set: the cache's key holds it
+    torch.set_float32_matmul_precision(torch.get_float32_matmul_precision())
     with torch._dynamo.config.patch(error_on_recompile=False):
         forget_compilations()
         yield
