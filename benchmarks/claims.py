@@ -1,7 +1,7 @@
 """What the records of docs/results say of the studies' claims, as Markdown: python benchmarks/claims.py
 
 Every figure is computed from two committed sweeps, `h200` (the shapes of `llm` and `flux`, uncompiled and compiled) and
-`flux` (among others the three implementations of `fusion`); docs/studies.md quotes the tables, and a test compares.
+`fusion`; docs/studies.md quotes the tables, and a test compares.
 """
 
 from __future__ import annotations
@@ -104,19 +104,18 @@ def memory() -> list[str]:
 
 
 def fusion() -> list[str]:
-    """ms, and peak memory with its workspace in MiB, of the study's three implementations at the ends of `flux`."""
-    found = read("flux", "flux")
+    """ms, and the workspace in MiB, of the study's three implementations at each length."""
+    found = {impl: its for (impl, _), its in read("fusion", "prefill").items()}
+    impls = ("naive", "triton_fused_softmax", "triton_flash")
+    by_length = {impl: {row["kv_len"]: row for row in found[impl].values()} for impl in impls}
 
     def rows() -> Iterator[list[str]]:
-        for impl in ("naive", "triton_fused_softmax", "triton_flash"):
-            its = sorted(found[impl, "eager"].values(), key=lambda row: row["kv_len"])
-            first, last = its[0], its[-1]
-            grown = last["peak_memory_bytes"] / first["peak_memory_bytes"]
-            times = [f"{row['latency_ms']:.3g}" for row in (first, last)]
-            yield [f"`{impl}`", *times, _mib(first), _mib(last), f"{grown:.2f}"]
+        for length in sorted(by_length["triton_flash"]):
+            its = [by_length[impl].get(length) for impl in impls]
+            times = [f"{row['latency_ms']:.3g}" if row else "-" for row in its]
+            yield [str(length), *times, *(f"{row['workspace_bytes'] / 2**20:.1f}" if row else "-" for row in its)]
 
-    head = ["implementation", "ms, 4224", "4608", "peak (workspace), MiB, 4224", "4608", "grown"]
-    return table(head, rows())
+    return table(["tokens", *(f"`{impl}`, ms" for impl in impls), *(f"`{impl}`, MiB" for impl in impls)], rows())
 
 
 def _mib(row: dict[str, Any]) -> str:
