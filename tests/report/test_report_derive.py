@@ -293,6 +293,20 @@ def test_else_on_the_kernels_time_where_all_have_that() -> None:
     assert section.cases[0].measured["fa2"].latency_ms == 0.9
 
 
+@pytest.mark.parametrize(
+    ("flags", "timer"),
+    [(["graph_unsupported", "long_call"], "graph"), (["long_call"], "kernel"), (["graph_unsupported"], "kernel")],
+)
+def test_a_call_too_long_for_a_graph_stands_beside_graphs(flags: list[str], timer: str) -> None:
+    """An event pair is nothing in it, so that it takes nobody's interval away."""
+    rows = [row("fa2", 1.0, timer="graph", kernel_ms=0.9), row("sdpa_math", 9.0, kernel_ms=8.9, flags=flags)]
+    section = only(rows)
+    assert section.cases[0].timer == timer
+    assert section.cases[0].primary == (timer == "graph")
+    late = [rows[0], rows[1] | {"flags": [*flags, "unhidden"]}]
+    assert only(late).cases[0].timer == "kernel"
+
+
 def test_else_on_events_where_all_were_timed_by_them_as_well() -> None:
     """A graph and a row that cannot be captured have been timed by events both, even without CUPTI."""
     graph = row("fa2", 1.0, timer="graph", kernel_ms=None, events_ms=1.3)
