@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-import json
 import os
-import platform
-import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from attnsweep import lock_holder
 from attnsweep.errors import ConfigError
 
 
@@ -48,7 +44,7 @@ class _Lock:
         try:
             fcntl.flock(self.fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = _holder(path)
+            holder = lock_holder.told(path) or "a shard of it or a launcher's job"
             os.close(self.fd)
             raise ConfigError(
                 f"another sweep is running into {folder}: {holder}; wait for it to end, or give another name="
@@ -56,19 +52,16 @@ class _Lock:
         except OSError as error:
             os.close(self.fd)
             raise _unusable(path, error) from None
-        # A lock without its holder's name is a lock all the same, should the disk be full
-        with contextlib.suppress(OSError):
-            # Nobody else holds it exclusively, so whatever stands there is of one that died
-            os.ftruncate(self.fd, 0)
-            if exclusive:
-                sign = {"pid": os.getpid(), "host": platform.node(), "command": shlex.join(sys.argv)}
-                os.pwrite(self.fd, json.dumps(sign).encode(), 0)
+        # Nobody else holds it exclusively, so whatever stands there is of one that died
+        if exclusive:
+            lock_holder.sign(self.fd)
+        else:
+            lock_holder.clear(self.fd)
 
     def close(self) -> None:
         """Let go; the file stays, empty."""
         if self.exclusive:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self.fd, 0)
+            lock_holder.clear(self.fd)
         os.close(self.fd)
 
 
@@ -77,11 +70,3 @@ def _unusable(path: Path, error: OSError) -> ConfigError:
         f"{path}, which keeps two sweeps out of one folder, cannot be locked ({error.strerror}); "
         "give an output_dir= where files can be written and locked"
     )
-
-
-def _holder(path: Path) -> str:
-    try:
-        sign = json.loads(path.read_bytes())
-        return f"process {sign['pid']} on {sign['host']} ({sign['command']})"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "a shard of it or a launcher's job"

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
-import platform
-import shlex
 import stat
-import sys
 from pathlib import Path
 from typing import Callable
 
-from attnsweep import safe_text
+from attnsweep import lock_holder
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError
 from attnsweep.pool.interrupt import Stop
@@ -59,16 +55,16 @@ def acquire(
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not told:
-                    waiting(f"{device.name} ({device.uuid}) is in use by {_holder(path)}; waiting for it to end")
+                    # The file is empty for a moment after it was locked
+                    holder = lock_holder.told(path) or "another sweep"
+                    waiting(f"{device.name} ({device.uuid}) is in use by {holder}; waiting for it to end")
                     told = True
                 stop.wait(_RETRY_S)
                 continue
             except OSError as error:
                 raise _unusable(path, error) from None
             locked = True
-            # Whoever waits is told less on a full disk; the lock itself needs no room.
-            with contextlib.suppress(OSError):
-                _sign(fd, sweep)
+            lock_holder.sign(fd, sweep=str(sweep))
             return DeviceLock(fd)
         return None
     finally:
@@ -125,24 +121,3 @@ def _unusable(path: Path, error: OSError) -> ConfigError:
         f"the lock that keeps two sweeps off one device cannot be had at {path} ({error.strerror}); "
         f"{VARIABLE}=FOLDER names another folder, the same for everybody on this machine"
     )
-
-
-def _sign(fd: int, sweep: Path) -> None:
-    holder = {
-        "pid": os.getpid(),
-        "host": platform.node(),
-        "sweep": str(sweep),
-        "command": shlex.join(sys.orig_argv),
-    }
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, json.dumps(holder).encode(), 0)
-
-
-def _holder(path: Path) -> str:
-    """Who holds the lock, as a sentence goes on; the file is empty for a moment after it was locked."""
-    try:
-        holder = json.loads(path.read_bytes())
-        command = str(holder["command"])[:200]
-        return safe_text.line(f"process {holder['pid']} on {holder['host']} (sweep {holder['sweep']}, {command})")
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another sweep"
