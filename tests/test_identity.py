@@ -153,14 +153,23 @@ def test_an_edited_kernel_makes_new_cells_of_ours_only(tmp_path: Path, monkeypat
 def test_what_a_check_reads_is_part_of_the_id() -> None:
     """A factor of the directions that run, where anything is checked and no class of its own brings other limits."""
     check = {"enabled": True, "forward_factor": 2.0, "backward_factor": 3.0}
-    read = {way: set(identity.applying(check, way, False)) for way in ("fwd", "bwd", "fwd_bwd")}
+    read = {way: set(identity.applying(check, way)) for way in ("fwd", "bwd", "fwd_bwd")}
     assert read == {
         "fwd": {"enabled", "forward_factor"},
         "bwd": {"enabled", "backward_factor"},
         "fwd_bwd": {"enabled", "forward_factor", "backward_factor"},
     }
-    assert identity.applying(check, "fwd", True) == {"enabled": True}
-    assert identity.applying({**check, "enabled": False}, "fwd", False) == {"enabled": False}
+    assert identity.applying(check, "fwd", quantised=True) == {"enabled": True}
+    assert identity.applying({**check, "enabled": False}, "fwd") == {"enabled": False}
+
+
+def test_a_ceiling_is_the_same_cell_however_others_are_checked(tmp_path: Path) -> None:
+    """Its output is not attention's: nothing of `check` is read where it runs."""
+    copy = {"_target_": "attnsweep.impls.ceilings.CopyCeiling"}
+    base = combination(impl=impl("ceiling_copy", **copy), scenario=one_case())
+    looser, unchecked = Check(forward_factor=3.0), Check(enabled=False)
+    ids = {only(tmp_path, base, check=check).id for check in (Check(), looser, unchecked)}
+    assert len(ids) == 1
 
 
 def test_an_infinite_constant_is_no_obstacle(tmp_path: Path) -> None:

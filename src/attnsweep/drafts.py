@@ -51,7 +51,12 @@ def to_cell(
         compile=compile,
         case=fields_of_case,
         timing=timing,
-        check=identity.applying(check, case.direction, impls.precision(impl) is not None),
+        check=identity.applying(
+            check,
+            case.direction,
+            quantised=impls.precision(impl) is not None,
+            attention=impls.is_attention(impl),
+        ),
         seed=settings.seed,
         version=draft.version,
         device_name=device.name,

@@ -55,8 +55,14 @@ def hashed(
     }
 
 
-def applying(check: Mapping[str, Any], direction: str, quantised: bool) -> dict[str, Any]:
-    """The settings of `check` that a cell's check reads: a quantised implementation brings limits of its own."""
+def applying(
+    check: Mapping[str, Any], direction: str, *, quantised: bool = False, attention: bool = True
+) -> dict[str, Any]:
+    """The settings of `check` that a cell's check reads: a quantised implementation brings limits of its own, and what
+    is no attention (a ceiling) is not checked.
+    """
+    if not attention:
+        return {}
     unread = {f"{other}_factor" for other, mark in (("forward", "fwd"), ("backward", "bwd")) if mark not in direction}
     return {
         name: value

@@ -139,7 +139,7 @@ def _loosened(cell: Cell) -> bool:
     precision = impls.precision(cell.payload["impl"])
     if precision is not None:
         return bool(precision["cosine"] < LIMITS["cosine"] or precision["rel_l1"] > LIMITS["rel_l1"])
-    applied = identity.applying(cell.payload["check"], cell.payload["case"]["direction"], False)
+    applied = identity.applying(cell.payload["check"], cell.payload["case"]["direction"])
     shipped = asdict(Check())
     return any(limit > shipped[name] for name, limit in applied.items() if name != "enabled")
 

@@ -23,6 +23,7 @@ __all__ = [
     "bind",
     "build",
     "framework",
+    "is_attention",
     "precision",
     "why_missing",
     "why_not_on",
@@ -88,6 +89,11 @@ def work(impl: dict[str, Any], case: Case) -> Work:
     """What one call of the implementation does in this case. Imports no library."""
     with _asking(impl):
         return build(impl).work(case)
+
+
+def is_attention(impl: dict[str, Any]) -> bool:
+    """False for a ceiling, whose output is not attention's and not checked."""
+    return build(impl).is_attention
 
 
 def precision(impl: dict[str, Any]) -> dict[str, Any] | None:
