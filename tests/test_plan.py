@@ -16,9 +16,8 @@ import pytest
 from attnsweep import environment, impls, planning
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError, Status
-from attnsweep.interpreters import Interpreter
+from attnsweep.interpreters import Interpreter, why_unusable
 from attnsweep.plan import Outcome
-from attnsweep.pool import pyenv
 from attnsweep.records import Record
 from plans import make, only
 from sweeps import CPU, DEFAULT, EAGER, GPU, LOAD, MAX_AUTOTUNE, PREFILL, QUICK, combination, impl, one_case, settings
@@ -334,7 +333,7 @@ def test_an_absent_interpreter_costs_its_own_cells_only(tmp_path: Path) -> None:
         assert {cell.columns["impl"] for cell in cells} == {"gone", "here"}
         (one,) = (cell for cell in cells if cell.columns["impl"] == "gone")
         assert one.columns["impl_version"] is None
-        why = pyenv.why_missing(one.interpreter.python)
+        why = why_unusable(one.interpreter.python)
         assert why is not None
         assert str(python) in why
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from attnsweep import conf_path, devices, environment, impls, interpreters, sweep, terminal
+from attnsweep import conf_path, devices, environment, impls, interpreters, terminal
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError
 from attnsweep.interpreters import Host
@@ -211,7 +211,7 @@ def look(name: str, impl: dict[str, Any], device: Device) -> Finding:
 def _why_missing(impl: dict[str, Any], where: Host, version: str | None) -> str | None:
     if where.own and importlib.util.find_spec(where.framework) is None:
         return f"No module named {where.framework!r}; install it with: pip install {where.framework}"
-    why = sweep.why_missing(impl, interpreters.interpreter(where, compiles=False))
+    why = interpreters.why_missing(impl, where)
     unbuilt = where.recipe is not None and not where.recipe.built
     if why is None and not (where.own or unbuilt) and impl.get("distribution") is not None and version is None:
         return impls.build(impl).install(f"{impl['distribution']} is not installed in its environment")

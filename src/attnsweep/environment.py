@@ -67,7 +67,7 @@ def foreign_versions(python: str, variables: Mapping[str, str], distributions: I
     installed.
 
     It is asked as a cell would run in it: without this process's PYTHONPATH, with `variables` set. Where `python`
-    is no executable file nothing is installed: its cells end as missing (pool.pyenv says why), and the others run.
+    is no executable file nothing is installed: its cells end as missing (`interpreters` says why), and the others run.
     Raises ConfigError where it does not answer as a Python.
     """
     names = sorted(set(distributions))

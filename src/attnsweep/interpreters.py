@@ -1,4 +1,4 @@
-"""Which Python a cell runs in, what is imported there before the first fork, and the versions it holds."""
+"""Which Python a cell runs in, what it imports before the first fork, what it lacks, and the versions it holds."""
 
 from __future__ import annotations
 
@@ -98,6 +98,27 @@ def interpreter(where: Host, compiles: bool) -> Interpreter:
         if compiles:
             preload += PRELOAD_COMPILE[where.framework]
     return Interpreter(where.python, where.variables, preload, where.own, where.recipe, where.missing)
+
+
+def why_missing(impl: dict[str, Any], where: Host | Interpreter) -> str | None:
+    """Why an implementation cannot run where it is meant to, or None; of another interpreter only whether it exists, or
+    can be built, and nothing where variables of its own may show what is not seen from here.
+    """
+    if where.own:
+        hidden = any(name == "HOME" or name.startswith("PYTHON") for name, _ in where.variables)
+        return None if hidden else impls.why_missing(impl)
+    if where.recipe is not None and not where.recipe.built:
+        return uvenv.INSTALL_UV if uvenv.uv() is None else None
+    return why_unusable(where.python)
+
+
+def why_unusable(python: str) -> str | None:
+    """Why no cell can start in this interpreter, or None."""
+    if not os.path.isfile(python):
+        return f"there is no Python interpreter at {python}; make the environment or change env.python"
+    if not os.access(python, os.X_OK):
+        return f"{python} is not executable; env.python must be a Python interpreter"
+    return None
 
 
 def build(wanted: Mapping[Host, str], say: Callable[[str], None]) -> dict[Host, str]:

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attnsweep import (
     commands,
@@ -16,7 +16,7 @@ from attnsweep import (
     dry_run,
     folder_lock,
     identity,
-    impls,
+    interpreters,
     planning,
     progress,
     recording,
@@ -24,14 +24,12 @@ from attnsweep import (
     resume,
     safe_text,
     terminal,
-    uvenv,
 )
 from attnsweep.errors import FAILURES, AttnsweepError, ConfigError, Status
 
 if TYPE_CHECKING:
     from attnsweep.compose import Combination
     from attnsweep.devices import Device
-    from attnsweep.interpreters import Interpreter
     from attnsweep.plan import Cell, Outcome, Plan
     from attnsweep.pool.ending import Ending
     from attnsweep.pool.interrupt import Stop
@@ -189,31 +187,17 @@ def exit_code(cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> int:
 
 
 def _missing(planned: Plan) -> dict[str, str]:
-    """By cell id, what cells are known to lack; see `why_missing`."""
+    """By cell id, what cells are known to lack."""
     known: dict[str, str | None] = {}
     found = {}
     for cell in planned.cells:
         key = identity.canonical(cell.payload["impl"])
         if key not in known:
-            known[key] = why_missing(cell.payload["impl"], cell.interpreter)
+            known[key] = interpreters.why_missing(cell.payload["impl"], cell.interpreter)
         why = known[key]
         if why is not None:
             found[cell.id] = why
     return found
-
-
-def why_missing(impl: dict[str, Any], where: Interpreter) -> str | None:
-    """Why an implementation cannot run where it is meant to, or None; of another interpreter only whether it exists, or
-    can be built, and nothing where variables of its own may show what is not seen from here.
-    """
-    from attnsweep.pool import pyenv
-
-    if where.own:
-        hidden = any(name == "HOME" or name.startswith("PYTHON") for name, _ in where.variables)
-        return None if hidden else impls.why_missing(impl)
-    if where.recipe is not None and not where.recipe.built:
-        return uvenv.INSTALL_UV if uvenv.uv() is None else None
-    return pyenv.why_missing(where.python)
 
 
 def _unbuilt(planned: Plan) -> dict[str, Recipe]:

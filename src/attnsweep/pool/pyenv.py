@@ -21,15 +21,6 @@ _NVML_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
 _FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
 
 
-def why_missing(python: str) -> str | None:
-    """Why no cell can start in this interpreter, or None."""
-    if not os.path.isfile(python):
-        return f"there is no Python interpreter at {python}; make the environment or change env.python"
-    if not os.access(python, os.X_OK):
-        return f"{python} is not executable; env.python must be a Python interpreter"
-    return None
-
-
 def environment(interpreter: Interpreter, folder: Path) -> dict[str, str]:
     """The environment that a zygote of `interpreter` starts with; `folder` is the import folder.
 

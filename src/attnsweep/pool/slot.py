@@ -12,7 +12,7 @@ from typing import Any
 
 from attnsweep.devices import Device, Sensors
 from attnsweep.errors import Status
-from attnsweep.interpreters import Interpreter
+from attnsweep.interpreters import Interpreter, why_unusable
 from attnsweep.plan import Cell
 from attnsweep.pool import ending, pyenv, scratch
 from attnsweep.pool.attempt import Attempt
@@ -219,7 +219,7 @@ class Slot:
     def _start(self, interpreter: Interpreter) -> Zygote | Refusal:
         """A zygote that is ready, or why there is none."""
         shared, python = self._shared, interpreter.python
-        missing = interpreter.missing or pyenv.why_missing(python)
+        missing = interpreter.missing or why_unusable(python)
         if missing is not None:
             return Refusal(Status.MISSING, missing, None)
         try:
