@@ -94,6 +94,19 @@ def test_a_file_that_is_no_record_is_refused_by_its_path(tmp_path: Path) -> None
             parquet.read([tmp_path / f"{name}.parquet"])
 
 
+def test_a_file_that_may_not_be_read_is_said_by_its_path_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operating system's own message would name it a second time, and its number."""
+
+    def closed(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", closed)
+    path = tmp_path / "r.parquet"
+    with pytest.raises(RecordError) as caught:
+        parquet.read([path])
+    assert str(caught.value) == f"{path} is not a readable file of records: Permission denied"
+
+
 def test_a_flipped_bit_is_not_read_as_another_number(tmp_path: Path) -> None:
     """The file is refused, wherever in the numbers it is; a few bits of the pages' headers alone have no checksum."""
     path = tmp_path / "c.parquet"

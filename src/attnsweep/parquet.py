@@ -107,8 +107,13 @@ def _read_one(path: Path, schema: pa.Schema) -> pa.Table:
             for field in schema
         ]
     except (pa.ArrowException, OSError, TypeError, ValueError) as error:
-        raise RecordError(f"{path} is not a readable file of records: {error}") from None
+        raise RecordError(f"{path} is not a readable file of records: {_why(error)}") from None
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _why(error: BaseException) -> str:
+    """What an exception says beside the path, which an operating system's error repeats."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _newest_version(column: pa.ChunkedArray, path: Path) -> int:
