@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnsweep import parquet, records
 from attnsweep.errors import ConfigError, RecordError, Status
+from attnsweep.report.text import listing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,8 +61,12 @@ LARGEST = 1e30
 _TIMES = frozenset(column.name for column in records.COLUMNS if column.unit == "ms")
 
 
+#: How many of what is left out for one reason are named.
+NAMED = 5
+
+
 class LeftOut:
-    """What was found and is not used: how many for each reason, with the first as an example."""
+    """What was found and is not used, by reason: the first NAMED, and how many more."""
 
     def __init__(self) -> None:
         self._found: dict[str, list[str]] = {}
@@ -73,10 +78,12 @@ class LeftOut:
 
     def sentences(self) -> tuple[str, ...]:
         """A sentence without its full stop for each reason, in the order in which they were met."""
-        return tuple(
-            f"{reason}: {examples[0]}" + (f" and {len(examples) - 1} more" if len(examples) > 1 else "")
-            for reason, examples in self._found.items()
-        )
+        return tuple(f"{reason}: {_named(examples)}" for reason, examples in self._found.items())
+
+
+def _named(examples: list[str]) -> str:
+    more = [f"{len(examples) - NAMED} more"] if len(examples) > NAMED else []
+    return listing(examples[:NAMED] + more)
 
 
 @dataclass(frozen=True)
