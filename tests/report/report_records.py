@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from attnsweep import parquet
+from attnsweep import metrics, parquet
 from attnsweep.case import Case
 from attnsweep.errors import Status
 from attnsweep.records import NAMES, Record
@@ -70,10 +70,6 @@ def values(
 ) -> dict[str, Any]:
     """The columns of one record; an ok one takes about as long as that implementation would on an H200."""
     scenario, axis, axis_value, case = point
-    flops = 4.0 * case.batch_size * case.num_heads * case.visible_pairs * case.head_dim
-    moved = (
-        2.0 * case.head_dim * case.batch_size * (2 * case.q_len * case.num_heads + 2 * case.kv_len * case.num_kv_heads)
-    )
     distribution, version = DISTRIBUTION.get(impl, ("torch", "2.13.0"))
     identity = f"{impl}-{compile}-{case.name}-{replicate}"
     row: dict[str, Any] = {
@@ -96,8 +92,8 @@ def values(
         **case.to_dict(),
         "status": str(status),
         "started_at": f"2026-11-20T10:{replicate:02d}:00+00:00",
-        "flops": flops,
-        "bytes": moved,
+        "flops": float(metrics.flops(case)),
+        "bytes": float(metrics.bytes_moved(case)),
         "device": "cuda",
         "device_name": H200,
         "gpu_name": H200,
@@ -115,13 +111,15 @@ def values(
     if compile != "eager" and status not in (Status.MISSING, Status.UNSUPPORTED):
         row |= {"compile_s": 1.5, "autotune_s": 0.4, "compile_cache": "miss"}
     if status is Status.OK:
-        row |= _measured(row, impl, compile, latency_ms, width)
+        row |= _measured(row, case, impl, compile, latency_ms, width)
     else:
         row |= {"reason": REASONS[status], "traceback": f"Traceback (most recent call last):\n  {status}"}
     return dict.fromkeys(NAMES) | row | columns
 
 
-def _measured(row: dict[str, Any], impl: str, compile: str, latency_ms: float | None, width: float) -> dict[str, Any]:
+def _measured(
+    row: dict[str, Any], case: Case, impl: str, compile: str, latency_ms: float | None, width: float
+) -> dict[str, Any]:
     arithmetic, memory = SPEED.get(impl, (0.3, 0.3))
     seed = random.Random(row["cell_id"])
     compute, read = row["flops"] / (arithmetic * 989.4e12), row["bytes"] / (memory * 4.8e12)
@@ -132,9 +130,10 @@ def _measured(row: dict[str, Any], impl: str, compile: str, latency_ms: float | 
     # A formula that is not fused holds scores and probabilities in memory.
     unfused = impl in ("naive", "sdpa_math")
     scores = 4 * row["batch_size"] * row["num_heads"] * row["q_len"] * row["kv_len"] if unfused else 0
-    small = max(row["flops"] / 1e15, row["bytes"] / 4e12) < 1e-4
+    timer = metrics.primary_timer(case)
+    small = timer == "graph"
     return {
-        "timer": "graph" if small else "events",
+        "timer": timer,
         "latency_ms": latency_ms,
         "latency_ci_low_ms": latency_ms * (1 - width),
         "latency_ci_high_ms": latency_ms * (1 + width),
