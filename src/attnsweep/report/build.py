@@ -10,9 +10,9 @@ from attnsweep.report import html, plots
 from attnsweep.report.accuracy import accuracy_table
 from attnsweep.report.aggregate import ENOUGH
 from attnsweep.report.compiling import compile_table
+from attnsweep.report.content import Block, Content
 from attnsweep.report.csvfile import to_csv
 from attnsweep.report.failures import counts, failure_table, failures
-from attnsweep.report.html import Block, Content
 from attnsweep.report.kernels import kernel_table
 from attnsweep.report.load import RESULTS, Loaded, write
 from attnsweep.report.machines import library_table, machine_table
@@ -60,7 +60,7 @@ _NOT_DRAWN = f"There are no plots: only the {LARGEST} tables with most results a
 
 
 def content_of(derived: Derived, loaded: Loaded, drawn: Sequence[plots.Plot]) -> Content:
-    """Everything that the page and the Markdown summary say."""
+    """Everything that the report says."""
     notes = Footnotes(derived)
     found = failures(derived)
     blocks = tuple(

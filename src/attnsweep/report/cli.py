@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from attnsweep.errors import ConfigError
 
 if TYPE_CHECKING:
-    from attnsweep.report.html import Content
+    from attnsweep.report.content import Content
     from attnsweep.report.load import Loaded
     from attnsweep.report.sections import Derived
 

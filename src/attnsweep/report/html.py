@@ -3,58 +3,13 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from attnsweep.report.failures import Failure
-from attnsweep.report.plots import AGAINST_AXIS, Plot
-from attnsweep.report.tables import Table
+from attnsweep.report.content import WIDE, Content
+from attnsweep.report.plots import AGAINST_AXIS
 from attnsweep.report.text import line
 from attnsweep.safe_text import visible
-
-#: Labels of a table of latencies beyond which it is too wide to be read first; columns beyond which any may not fit.
-WIDE = 8
-
-
-@dataclass(frozen=True)
-class Block:
-    """One table's part of the page."""
-
-    anchor: str
-    title: str
-    verdict: str
-    latency: Table
-    timers: Table
-    load: Table
-    best: Table
-    standings: Table
-    plots: tuple[Plot, ...]
-    about_plots: str
-
-    @property
-    def wide(self) -> bool:
-        """Whether the latencies have so many columns that the short tables come first."""
-        return len(self.standings.rows) > WIDE
-
-
-@dataclass(frozen=True)
-class Content:
-    """Everything that is on the page and in the Markdown summary."""
-
-    heading: str
-    lead: tuple[str, ...]
-    blocks: tuple[Block, ...]
-    legend: tuple[tuple[str, str], ...]
-    kernels: Table
-    compilation: Table
-    accuracy: Table
-    statuses: Table
-    failures: tuple[Failure, ...]
-    failure_table: Table
-    machines: Table
-    libraries: Table
-    method: tuple[str, ...]
 
 
 def to_html(content: Content, plots: Path) -> str:
