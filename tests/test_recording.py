@@ -17,6 +17,8 @@ from attnsweep.records import MEASURED, Record
 from attnsweep.schema import Check
 from sweeps import CPU, GPU, combination, ending, failed, impl, measured, one_case, settings
 
+#: A process that died and could say nothing.
+DIED = ending(status=Status.CRASHED, reason="it died of SIGSEGV")
 HOME = os.path.expanduser("~")
 
 
@@ -152,15 +154,35 @@ INT8 = {"class": "int8", "cosine": 0.99, "rel_l1": 0.1}
         (Check(), {**INT8, "rel_l1": 0.2}, "fwd", True),
     ],
 )
-def test_what_passed_a_looser_check_says_so(
+def test_what_a_looser_check_let_through_says_so(
     tmp_path: Path, check: Check, precision: dict[str, Any] | None, direction: str, loose: bool
 ) -> None:
-    """A factor or a limit of a quantised class that was asked for and allows more than what comes with attnsweep."""
+    """A factor or a limit of a quantised class that was asked for and allows more than what comes with attnsweep, also
+    where the cell did not come as far as that.
+    """
     one = combination(impl=impl("a", precision=precision), scenario=one_case(direction=direction))
     (planned,) = planning.make(settings(tmp_path, check=check), [one], [GPU]).cells
-    for said, expected in (("passed", loose), ("failed", loose), ("skipped: check.enabled=false", False)):
-        flags = recording.row(planned, GPU, ending(measured(check=said)))["flags"]
-        assert flags == (["loose_check"] if expected else [])
+    for end in (ending(measured(check="passed")), ending(measured(check="failed")), DIED):
+        assert recording.row(planned, GPU, end)["flags"] == (["loose_check"] if loose else [])
+
+
+@pytest.mark.parametrize("end", [ending(measured(check="skipped: check.enabled=false")), DIED])
+def test_what_was_to_run_unchecked_says_so_however_it_ended(tmp_path: Path, end: Ending) -> None:
+    """Or a crash of it, as it knows nothing, would speak over an older result that was checked."""
+    (one,) = planning.make(
+        settings(tmp_path, check=Check(enabled=False)), [combination(scenario=one_case())], [GPU]
+    ).cells
+    assert recording.row(one, GPU, end)["flags"] == ["unchecked"]
+    known = recording.write_known(one, Status.MISSING, "no such library", tmp_path)
+    assert known.values["flags"] == ["unchecked"]
+
+
+def test_a_ceiling_is_not_checked_and_not_called_unchecked(tmp_path: Path) -> None:
+    """It has no output that could be: its own flag, the worker's, says what it is."""
+    ceiling = combination(impl=impl("a", _target_="attnsweep.impls.ceilings.CopyCeiling"), scenario=one_case())
+    for check in (Check(enabled=False), Check(forward_factor=9.0)):
+        (one,) = planning.make(settings(tmp_path, check=check), [ceiling], [GPU]).cells
+        assert recording.row(one, GPU, DIED)["flags"] == []
 
 
 @pytest.mark.parametrize("status", [Status.UNSUPPORTED, Status.MISSING])

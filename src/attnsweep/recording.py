@@ -38,6 +38,7 @@ def write_known(cell: Cell, status: Status, reason: str, folder: Path) -> Record
             "gpu_uuid": None,  # of several GPUs none has seen it
             "status": status.value,
             "reason": cut_paths(reason),
+            "flags": sorted(_unchecked(cell)),
             "started_at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         }
     )
@@ -95,6 +96,7 @@ def _record(columns: dict[str, Any], cell: Cell) -> Record:
                 **{name: columns[name] for name in kept if name in columns},
                 "status": Status.ERROR.value,
                 "reason": cut_paths(f"its outcome makes no record: {error}"),
+                "flags": sorted(_unchecked(cell)),
             }
         )
 
@@ -123,8 +125,7 @@ def row(cell: Cell, device: Device, ending: Ending) -> dict[str, Any]:
     flags = ending.flags.union(columns.get("flags") or [])
     if set(columns["throttle"] or []) - _HARMLESS:
         flags |= {"throttled"}
-    if columns.get("check") in ("passed", "failed") and _loosened(cell):
-        flags |= {"loose_check"}
+    flags |= _unchecked(cell)
     if ending.status is Status.OK and columns.get("latency_ms"):
         columns.update(_under_load(_inside(telemetry, windows.get("load")), columns.get("sustained_ms")))
         flags |= _rated(columns, cell, inside)
@@ -134,8 +135,19 @@ def row(cell: Cell, device: Device, ending: Ending) -> dict[str, Any]:
     return columns
 
 
+def _unchecked(cell: Cell) -> set[str]:
+    """The flag of a cell that is not held to the check that attnsweep comes with, whether or not it came that far: a
+    report lets none of its kind speak over what was.
+    """
+    if not impls.is_attention(cell.payload["impl"]):
+        return set()
+    if not cell.payload["check"]["enabled"]:
+        return {"unchecked"}
+    return {"loose_check"} if _loosened(cell) else set()
+
+
 def _loosened(cell: Cell) -> bool:
-    """Whether the check of a cell's output allowed more than the shipped one does."""
+    """Whether the check of a cell's output allows more than the shipped one does."""
     precision = impls.precision(cell.payload["impl"])
     if precision is not None:
         return bool(precision["cosine"] < LIMITS["cosine"] or precision["rel_l1"] > LIMITS["rel_l1"])

@@ -182,7 +182,6 @@ class _Story:
             self.columns.update(check.verify(fw, case, given, call, options, precision))
         else:
             self.columns["check"] = "skipped: check.enabled=false"
-            self.flags.add("unchecked")
         fw.free_memory()
 
     def _prove(self, fw: Framework, case: Case, implementation: impls.Attention, call: Callable[[], Any]) -> None:

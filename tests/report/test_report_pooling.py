@@ -85,6 +85,14 @@ def test_what_was_checked_loosely_speaks_alone(flag: str) -> None:
     assert only(derive([loose])).latency_ms == 2.0
 
 
+def test_a_crash_without_a_check_takes_nothing_from_what_was_checked() -> None:
+    """Had it been fast it would not count either."""
+    crash = values(POINT, status=Status.CRASHED, sweep="late", started_at="2026-11-20T10:09:00+00:00")
+    crash |= {"flags": ["unchecked"], CONFIGURATION: "unchecked"}
+    one = only(derive([at(0, 1.0, **{CONFIGURATION: "strict"}), crash]))
+    assert (one.status, one.latency_ms, one.marks) == (Status.OK, 1.0, ("superseded",))
+
+
 def test_what_is_not_known_to_be_checked_otherwise_is_no_evidence() -> None:
     """Records that say nothing of their configuration: three without a check do not outweigh one that passed."""
     loose = [at(minute, 2.0, replicate=minute, sweep="loose", flags=["unchecked"]) for minute in range(3)]
