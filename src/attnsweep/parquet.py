@@ -64,13 +64,12 @@ def read(paths: list[Path]) -> pa.Table:
     Columns that an older file lacks are null. Raises RecordError for a file that is not a record or that a newer
     attnsweep wrote.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     import pyarrow as pa
 
     schema = arrow_schema()
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
-        tables = list(threads.map(lambda path: _read_one(path, schema), paths))
+    # One after the other: threads wait for each other's Python (a thousand files: 4.1 s, with two threads on two cores
+    # 3.5 to 6.5 s, for 1.3 to 1.6 times the CPU time)
+    tables = [_read_one(path, schema) for path in paths]
     return pa.concat_tables(tables) if tables else schema.empty_table()
 
 

@@ -167,12 +167,10 @@ def seconds_of_reading(path: Path) -> float:
 
 
 @pytest.mark.slow
-def test_a_thousand_records_merge_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thousand_records_merge_in_seconds(tmp_path: Path) -> None:
     """In seven where pyarrow reads a hundred numbers from a file a thousand times in 1.4: what makes records, or their
     reading, half as slow again is a mistake, on a slow machine too.
     """
-    # Threads that wait for each other take CPU time by the machine's other load
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
     write(tmp_path, [values(POINT, replicate=number) for number in range(1000)])
     plain = tmp_path / "plain"
     pq.write_table(pa.table({str(number): [float(number)] for number in range(100)}), plain)
