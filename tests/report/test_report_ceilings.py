@@ -59,7 +59,7 @@ def test_a_ceiling_that_is_beaten_is_said_to_bound_nothing() -> None:
     """On a small case a matrix product can take longer than the best attention."""
     table = latency(derive([values(POINTS[0], "fa2", latency_ms=1.0), ceiling("ceiling_matmul", POINTS[0], 1.5)]))
     assert table.rows[0][-1].note == "150%"
-    assert "One above 100 % is slower than the fastest and bounds nothing in that case." in " ".join(table.notes)
+    assert "One above 100% is slower than the fastest and bounds nothing in that case." in " ".join(table.notes)
 
 
 def test_the_slowest_ceiling_is_the_one_that_binds() -> None:

@@ -106,6 +106,14 @@ def test_the_tables_name_baseline_and_timer(written: Path) -> None:
     assert "Timer: graph (a CUDA graph of many calls)." in summary
 
 
+def test_a_percentage_is_written_in_one_way(written: Path) -> None:
+    """In prose as in tables: no line breaks between a number and its sign."""
+    for name in ("summary.md", "report.html"):
+        text = (written / name).read_text()
+        assert re.search(r"\d%", text)
+        assert not re.search(r"\d\s+%", text)
+
+
 def test_the_same_records_give_the_same_files(written: Path, tmp_path: Path) -> None:
     """Byte for byte, so that a committed report changes only with its data."""
     assert main([str(written / "results.parquet"), "--out", str(tmp_path / "again")]) == 0

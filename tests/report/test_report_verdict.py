@@ -27,7 +27,7 @@ def test_a_winner_of_most_cases_may_be_slower_in_the_mean() -> None:
     found += [row("flex", ms, point) for ms, point in zip((1.2, 1.2, 1.0), points, strict=True)]
     said = verdict(only(found))
     assert said.startswith("fa2 is fastest in 2 of 3 cases")
-    assert "In the mean over all cases flex is faster and takes 29 % less time" in said
+    assert "In the mean over all cases flex is faster and takes 29% less time" in said
 
 
 def test_a_tie_is_not_named_after_a_borrowed_kernel() -> None:
@@ -72,13 +72,13 @@ def test_the_verdict_warns_of_rough_ratios() -> None:
 def test_a_win_without_an_interval_is_not_claimed_to_be_sure() -> None:
     """Kernel time of one process has no interval, and the reader is told what that means."""
     rows = [row("fa2", 1.0, timer="graph", kernel_ms=0.6), row("jax", 2.0, kernel_ms=0.9)]
-    assert verdict(only(rows)).endswith("Some of these have no interval: differences above 2 % were taken for real.")
+    assert verdict(only(rows)).endswith("Some of these have no interval: differences above 2% were taken for real.")
 
 
 def test_on_a_cpu_without_intervals_more_is_needed() -> None:
     """The floor that is told is that of the clock, and none where nothing was decided."""
     none = {"latency_ci_low_ms": None, "latency_ci_high_ms": None}
-    told = "Some of these have no interval: differences above 15 % were taken for real."
+    told = "Some of these have no interval: differences above 15% were taken for real."
     for flags, ends in (([], True), (["contended"], False)):
         rows = [row(name, ms, timer="host", flags=flags) | none for name, ms in (("fa2", 1.0), ("naive", 3.0))]
         assert verdict(only(rows)).endswith(told) is ends

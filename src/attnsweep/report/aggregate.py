@@ -14,7 +14,7 @@ from attnsweep.report.labels import Label
 from attnsweep.report.load import Row
 from attnsweep.timing.statistics import median_interval
 
-#: From so many processes on, the interval is an order statistic over them: six are the fewest with 95 %.
+#: From so many processes on, the interval is an order statistic over them: six are the fewest with 95%.
 ENOUGH = 6
 
 #: So many processes show how processes differ; a side with fewer wins or loses only beyond FLOOR.
@@ -38,9 +38,9 @@ _ENDS = {
 
 #: What each kind of interval is, for the reader.
 INTERVALS = {
-    "process": "95 % interval of the median within the one process",
-    "stretched": "the widest 95 % interval within a process, stretched to the range of the medians",
-    "order": "95 % interval of the median over processes, by order statistics",
+    "process": "95% interval of the median within the one process",
+    "stretched": "the widest 95% interval within a process, stretched to the range of the medians",
+    "order": "95% interval of the median over processes, by order statistics",
     "range": "the range of the processes' medians; the processes gave no interval",
     "none": "one process that gave no interval",
 }

@@ -41,7 +41,7 @@ METHOD = (
     "(ceiling_matmul), its bytes as one copy (ceiling_copy). Plots draw the slower of those that a case has.",
     "Several processes of one cell: the latency is the median of theirs. With fewer than "
     f"{ENOUGH} processes the interval is the widest one within a process, stretched to the range of the "
-    f"processes' medians; from {ENOUGH} on it is the 95 % interval of the median over processes.",
+    f"processes' medians; from {ENOUGH} on it is the 95% interval of the median over processes.",
     f"The fastest is bold. {RULE} {HOST_RULE} Otherwise it is a tie, and all of them are bold: the data do not say "
     "which is faster. Results flagged implausible, unchecked or loose_check are shown and not ranked.",
     "Processes are pooled only where host, GPU, driver, torch, JAX, the library's version, the configuration, timing "

@@ -26,7 +26,7 @@ def about_ceilings(section: Section) -> str:
     said = f"Ceilings, shown and never ranked, each with its time in percent of the fastest's: {', '.join(told)}."
     shares = [of_fastest(case, text) for case in section.cases for text in found]
     above = any(share is not None and share > 1 for share in shares)
-    return said + (" One above 100 % is slower than the fastest and bounds nothing in that case." if above else "")
+    return said + (" One above 100% is slower than the fastest and bounds nothing in that case." if above else "")
 
 
 def of_fastest(case: CaseRow, text: str) -> float | None:

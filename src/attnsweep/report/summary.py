@@ -10,7 +10,7 @@ from attnsweep.report.ceilings import about_ceilings, ceilings, of_fastest
 from attnsweep.report.notes import Footnotes
 from attnsweep.report.sections import CaseRow, Derived, Section
 from attnsweep.report.tables import Cell, Column, Table
-from attnsweep.report.text import count, digits, times
+from attnsweep.report.text import count, digits, percent, times
 from attnsweep.report.verdict import together
 from attnsweep.report.words import (
     boards,
@@ -43,13 +43,13 @@ def latency_table(section: Section, footnotes: Footnotes) -> Table:
         row = [Cell(field_value(case, name, section.key.axis)) for name in names]
         row += [Cell(case.timer)] if several else []
         row.append(_fastest(case, footnotes))
-        row += [Cell("-" if peak is None else f"{digits(100 * peak, 3)}%", dim=peak is None)] if peaked else []
+        row += [Cell("-" if peak is None else percent(peak, 3), dim=peak is None)] if peaked else []
         row += [_latency_cell(case, text, section.baseline, footnotes) for text in labels]
         rows.append(tuple(row))
     notes = [
         "Latency in ms (lower is better), with "
         + (f"the speed-up over {section.baseline} and " if section.baseline else "")
-        + "the interval's larger side in percent of it (its ends where that is above 100 %); the fastest is bold."
+        + "the interval's larger side in percent of it (its ends where that is above 100%); the fastest is bold."
         + (
             " Of peak: the fastest's share of the datasheet peak, arithmetic or memory, that bounds the case."
             if peaked
@@ -92,7 +92,7 @@ def _latency_cell(case: CaseRow, text: str, baseline: str | None, footnotes: Foo
         return Cell(str(one.status), dim=True)
     ratio = case.ratio(text, baseline) if baseline is not None else None
     share = of_fastest(case, text) if "ceiling" in one.marks else None
-    bar = "not ranked" if share is None else f"{digits(100 * share, 3)}%"
+    bar = "not ranked" if share is None else percent(share, 3)
     note = ", ".join(part for part in (times(ratio) if ratio is not None else "", width(one)) if part)
     return Cell(
         digits(one.latency_ms),
@@ -192,7 +192,7 @@ def best_table(section: Section, footnotes: Footnotes) -> Table:
         ratio = None if after is None else case.ratio(best, after)
         row += [
             Cell(after or "-", marks=footnotes.of(ranked[after]) if after else ()),
-            Cell("-" if ratio is None else f"+{digits(100 * (ratio - 1), 2)}%"),
+            Cell("-" if ratio is None else f"+{percent(ratio - 1)}"),
         ]
         rows.append(tuple(row))
     return Table(title(section), (), tuple(columns), tuple(rows))

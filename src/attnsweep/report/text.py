@@ -81,6 +81,11 @@ def times(ratio: float | None) -> str:
     return "-" if ratio is None else f"{digits(ratio, 3)}x"
 
 
+def percent(share: float, significant: int = 2) -> str:
+    """A share as a percentage, with nothing between it and its sign that a line could break at: 9.3%."""
+    return f"{digits(100 * share, significant)}%"
+
+
 def more(value: float | None, base: float | None) -> str:
     """By how much a value is above another, as a percentage with its sign: +7.2%; "-" where one is not known."""
     if value is None or not base:

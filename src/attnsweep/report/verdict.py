@@ -10,7 +10,7 @@ from attnsweep.report.labels import Label
 from attnsweep.report.notes import BEARING, LOAD, bearing
 from attnsweep.report.sections import CaseRow, Section, Standing
 from attnsweep.report.standings import geometric_mean
-from attnsweep.report.text import count, digits, listing, times
+from attnsweep.report.text import count, digits, listing, percent, times
 from attnsweep.report.words import relative_side
 
 #: Half-width of an interval, as a fraction, from which the verdict warns of its ratios.
@@ -49,7 +49,7 @@ def verdict(section: Section) -> str:
     said += _marks(section, leading, after)
     if any(_unsure(case) for case in cases if len(case.fastest) < len(case.ranked)):
         least = HOST_FLOOR if any(case.timer == "host" for case in cases) else FLOOR
-        said.append(f"Some of these have no interval: differences above {100 * least:g} % were taken for real")
+        said.append(f"Some of these have no interval: differences above {100 * least:g}% were taken for real")
     if len(cases) < len(section.cases):
         missing = len(section.cases) - len(cases)
         said.append(f"{count(missing, 'case')} {'has' if missing == 1 else 'have'} no result at all")
@@ -154,8 +154,8 @@ def _widest(section: Section, text: str) -> float:
 
 
 def _about(side: float) -> str:
-    """How well a latency is known, from the larger side of its interval: in percent, above 100 % as a factor."""
-    return f"a factor of {digits(1 + side, 2)}" if side > 1 else f"±{digits(100 * side, 2)}%"
+    """How well a latency is known, from the larger side of its interval: in percent, above 100% as a factor."""
+    return f"a factor of {digits(1 + side, 2)}" if side > 1 else f"±{percent(side)}"
 
 
 def _foremost(section: Section, ties: list[CaseRow]) -> str:
@@ -201,7 +201,7 @@ def _next(section: Section, text: str, leading: set[str]) -> list[str]:
         return []
     ratio = geometric_mean([case.ratio(text, after) or 1.0 for case in section.rankable])
     if ratio <= 1 - 5e-4:
-        return [f"In the mean over all cases {after} is faster and takes {digits(100 * (1 - ratio), 2)} % less time"]
+        return [f"In the mean over all cases {after} is faster and takes {percent(1 - ratio)} less time"]
     # How far behind the baseline is has been said.
     return [f"Next is {after}" + ("" if after == section.baseline else f", {_behind(ratio)}")]
 
@@ -216,7 +216,7 @@ def _behind(ratio: float) -> str:
     """How a time compares with the leader's, of which it is `ratio`, not below 1: a percentage below a tenth."""
     if ratio >= 1.1:
         return f"which takes {times(ratio)} its time"
-    return "equally fast in the mean" if ratio < 1 + 5e-4 else f"{digits(100 * (ratio - 1), 2)} % slower"
+    return "equally fast in the mean" if ratio < 1 + 5e-4 else f"{percent(ratio - 1)} slower"
 
 
 def _unsure(case: CaseRow) -> bool:

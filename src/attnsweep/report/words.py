@@ -6,7 +6,7 @@ from typing import Any
 
 from attnsweep.report.aggregate import FLOOR, HOST_FLOOR, INTERVALS, MEASURED, Measurement, sure
 from attnsweep.report.sections import CASE_FIELDS, CaseRow, Section
-from attnsweep.report.text import count, digits, line, listing, whole
+from attnsweep.report.text import count, digits, line, listing, percent, whole
 
 TIMERS = {
     "events": "CUDA events around each call",
@@ -27,12 +27,12 @@ _FAMILY = {
 
 #: When a difference is a win, in a sentence.
 RULE = (
-    f"A win needs disjoint intervals, and a difference above {100 * FLOOR:g} % where fewer than {MEASURED} processes "
+    f"A win needs disjoint intervals, and a difference above {100 * FLOOR:g}% where fewer than {MEASURED} processes "
     "are behind either side or an interval is unknown: the variation between processes was not measured there."
 )
 #: What is asked instead of results timed by the host.
 HOST_RULE = (
-    f"By a CPU's wall clock the difference there must be above {100 * HOST_FLOOR:g} %, and a contended result neither "
+    f"By a CPU's wall clock the difference there must be above {100 * HOST_FLOOR:g}%, and a contended result neither "
     "wins nor loses there."
 )
 
@@ -167,13 +167,13 @@ def no_plot(section: Section) -> str:
 
 
 def width(one: Measurement) -> str:
-    """The interval's larger side in percent of the latency, both ends where that is above 100 %; empty without one."""
+    """The interval's larger side in percent of the latency, both ends where that is above 100%; empty without one."""
     side = relative_side(one)
     if side is None or one.interval is None:
         return ""
     if side > 1:
         return f"{digits(one.interval.low, 2)} to {digits(one.interval.high, 2)}"
-    return f"±{digits(100 * side, 2)}%"
+    return f"±{percent(side)}"
 
 
 def relative_side(one: Measurement) -> float | None:
