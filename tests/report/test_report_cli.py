@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import html.parser
 import importlib.metadata
@@ -96,6 +97,21 @@ def test_the_page_needs_nothing_else(written: Path) -> None:
         assert href is None or (href.startswith("#") and href[1:] in ids)
     for section in ("Verdict", "Tables", "Plots", "Winners", "Failures", "Environment", "How it was measured"):
         assert section in page.text
+
+
+def test_no_window_makes_the_words_of_a_plot_small(written: Path) -> None:
+    """A legend's words of 8.5 points stay above 9 pixels; where a plot does not fit it scrolls."""
+    images = [attrs for tag, attrs in Page((written / "report.html").read_text()).tags if tag == "img"]
+    assert len(images) == 14
+    for image in images:
+        svg = base64.b64decode((image["src"] or "").partition("base64,")[2]).decode()
+        own, least = (
+            re.search(r'<svg [^>]*width="([\d.]+)pt"', svg),
+            re.search(r"min-width: (\S+)in", image["style"] or ""),
+        )
+        assert own is not None
+        assert least is not None
+        assert 8.5 * 96 * float(least[1]) / float(own[1]) > 9
 
 
 def test_the_tables_name_baseline_and_timer(written: Path) -> None:

@@ -33,12 +33,15 @@ DPI = 160
 
 @dataclass(frozen=True)
 class Plot:
-    """One figure in two files: `stem` is their name without the ending, `alt` says what is to be seen."""
+    """One figure in two files: `stem` is their name without the ending, `alt` says what is to be seen, `width` is its
+    own in inches.
+    """
 
     section: Section
     kind: str
     stem: str
     alt: str
+    width: float
 
 
 def draw_all(derived: Derived, folder: Path, raw: Callable[[Row], Row]) -> list[Plot]:
@@ -60,7 +63,7 @@ def draw_all(derived: Derived, folder: Path, raw: Callable[[Row], Row]) -> list[
             for kind, alt, figure in _figures(section, styles, raw):
                 stem = _stem(kind, section, taken)
                 _save(figure, folder / stem)
-                drawn.append(Plot(section, kind, stem, alt))
+                drawn.append(Plot(section, kind, stem, alt, figure.get_figwidth()))
     return drawn
 
 
