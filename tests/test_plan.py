@@ -394,6 +394,17 @@ def test_large_cases_get_more_time_and_hopeless_ones_do_not_get_hours(tmp_path: 
     assert only(tmp_path, huge).phases.check_s == 660.0
 
 
+def test_the_estimate_knows_that_a_cpu_is_slow(tmp_path: Path) -> None:
+    """By the FLOPs of a case, until its deadline; what a GPU takes for them is nothing beside the rest."""
+    small, large, huge = (one_case(seq_len=n, num_heads=8, head_dim=128) for n in (128, 4096, 2**20))
+    cells = {n: make(tmp_path, combination(scenario=one)) for n, one in enumerate((small, large, huge))}
+    flops = cells[1].cells[0].columns["flops"] - cells[0].cells[0].columns["flops"]
+    assert cells[1].estimate_s - cells[0].estimate_s == pytest.approx(4 * flops / 1e10)
+    assert cells[2].estimate_s == cells[2].cells[0].timeout_s
+    on_gpu = {planning.make(settings(tmp_path), [combination(scenario=one)], [GPU]).estimate_s for one in (small, huge)}
+    assert len(on_gpu) == 1
+
+
 def test_the_estimate_grows_with_cells_and_compiling_and_shrinks_with_gpus(tmp_path: Path) -> None:
     """Sampling to the cap, compiling, isolation; over all slots; nothing for what is skipped."""
     one, two = make(tmp_path, combination()), make(tmp_path, combination(), combination("b"))

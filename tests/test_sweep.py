@@ -538,7 +538,7 @@ def test_a_dry_run_lists_every_cell_and_writes_nothing(
     assert lines.count("b eager 0 unsupported: dtype fp32 is not among bf16") == 6
     assert sum(one.startswith("c eager 0 missing: No module named 'no_such_library'") for one in lines) == 6
     assert sum(one == "b1-h4-s32-d16-causal-fp32-fwd" for one in lines) == 1
-    assert re.fullmatch(r"24 cells, 12 to run, about \d+ s on AMD EPYC; large cases take a CPU longer", lines[-1])
+    assert re.fullmatch(r"24 cells, 12 to run, about \d+ s on AMD EPYC at 10 GFLOP/s", lines[-1])
 
 
 def test_a_dry_run_shows_what_is_done(tmp_path: Path, answered: Answered, capsys: pytest.CaptureFixture[str]) -> None:

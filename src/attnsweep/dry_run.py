@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from attnsweep.limits import SLOW_FLOPS
 from attnsweep.safe_text import line
 from attnsweep.terminal import bare_table, duration, label, print_table
 
@@ -35,12 +36,12 @@ def show(out: Console, plan: Plan, unbuilt: Mapping[str, Recipe]) -> None:
     print_table(out, table)
     build = len(set(unbuilt.values()))
     note = f" once {_count(build, 'environment')} {'is' if build == 1 else 'are'} built" if build else ""
-    # The estimate knows samples and processes; one call, and the check of it, may take a CPU minutes
-    beyond = "; large cases take a CPU longer" if plan.devices[0].kind == "cpu" and plan.to_run else ""
+    # A GPU's calls take no time beside the rest; a CPU's may take minutes, and no data sheet says how fast it is
+    rate = f" at {SLOW_FLOPS['cpu'] / 1e9:.0f} GFLOP/s" if plan.devices[0].kind == "cpu" and plan.to_run else ""
     out.print(
         Text(
             f"{_count(len(plan.cells), 'cell')}, {len(plan.to_run)} to run{note}, "
-            f"about {duration(plan.estimate_s)} on {_places(plan)}{beyond}"
+            f"about {duration(plan.estimate_s)} on {_places(plan)}{rate}"
         ),
         soft_wrap=True,
     )

@@ -19,7 +19,7 @@ _COMPILE_S = {"eager": 0.0, "compile": 180.0, "max_autotune": 600.0}
 
 #: FLOP/s that even a slow call has (a thousandth of an H100's; a core of a CPU), how many calls a phase may make, and
 #: the most that is allowed for them: a plain formula on a CPU shall not hold a sweep up for hours.
-_SLOW_FLOPS = {"cuda": 1e12, "cpu": 1e10}
+SLOW_FLOPS = {"cuda": 1e12, "cpu": 1e10}
 _CALLS = 10
 _MOST_WORK_S = 600.0
 
@@ -53,7 +53,7 @@ def of(
 
     Without `pool.timeout_s` the whole is what the phases may take together: checking is done twice.
     """
-    work_s = min(_CALLS * flops / _SLOW_FLOPS[device], _MOST_WORK_S)
+    work_s = min(_CALLS * flops / SLOW_FLOPS[device], _MOST_WORK_S)
     load_s = float(timing["load_cap_s"]) if timing["sustained"] else 0.0
     phases = Phases(
         prepare_s=_given(settings.prepare_s, _PREPARE_S + work_s),
