@@ -2,7 +2,7 @@
 
     AttnsweepError
     |-- ConfigError       a mistake in YAML or on the command line: one sentence, exit code 2
-    |-- RecordError       a record whose fields contradict its status
+    |-- RecordError       a record whose fields contradict its status, or a file that holds none
     |-- GraphUnsupported  a call cannot be captured in a CUDA graph; a cell's other timers go on
     `-- CellError         raised inside a cell; each carries the status it becomes
         |-- Unsupported   the implementation cannot do this case
@@ -51,7 +51,7 @@ class ConfigError(AttnsweepError):
 
 
 class RecordError(AttnsweepError):
-    """A record whose fields contradict its status."""
+    """A record whose fields contradict its status, or a file that holds no record that can be read."""
 
 
 class GraphUnsupported(AttnsweepError):

@@ -1,4 +1,4 @@
-"""PyTorch: arrays, torch.compile, autograd, CUDA events and memory."""
+"""PyTorch: arrays, torch.compile, autograd, memory, and its CUDA stream."""
 
 from __future__ import annotations
 
