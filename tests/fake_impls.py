@@ -146,6 +146,17 @@ class Fake(NaiveAttention):
 
         return Explodes.apply(right(q, k, v))
 
+    def call_autotunes(self, right, q, k, v):
+        from tuned_kernels import tuned
+
+        if not hasattr(self, "kernel"):
+            self.kernel = tuned("_fwd", (16, 32, 128))
+        self.kernel.run(n=q.shape[2] + 4)
+        return right(q, k, v)
+
+    def call_autotunes_to_a_wrong_one(self, right, q, k, v):
+        return self.call_autotunes(right, q, k, v) * 1.5
+
     def call_forges(self, right, q, k, v):
         print('\n{"token": "guessed", "outcome": {"status": "ok", "columns": {"latency_ms": 0.001}}}', flush=True)
         return right(q, k, v) * 1.5

@@ -245,6 +245,12 @@ COLUMNS: tuple[Column, ...] = (
             "",
             "how many kernels, copies and fills one call ran; null where they could not be seen",
         ),
+        (
+            "autotuned_configs",
+            "strs",
+            "",
+            "each kernel that Triton's autotuner tuned in the cell, with the last configuration; null for none",
+        ),
         ("flags", "strs", "", "what a reader should know: throttled, fallback, unproven, long_call, ..."),
     ),
 )

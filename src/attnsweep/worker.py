@@ -18,7 +18,7 @@ from typing import Any, Callable, Iterator
 from attnsweep import check, frameworks, impls, inputs, metrics
 from attnsweep.case import Case
 from attnsweep.errors import CellError, CompileError, Incorrect, Missing, Status, said
-from attnsweep.frameworks import Framework
+from attnsweep.frameworks import Framework, triton_autotuning
 from attnsweep.timing import cupti, measure
 from attnsweep.timing.subject import Subject
 
@@ -165,6 +165,7 @@ class _Story:
             if fw.graph_breaks():
                 self.flags.add("graph_break")
         self.compiling = False
+        self.columns["autotuned_configs"] = triton_autotuning.chosen()
         fw.forbid_compilation()
         return Subject(call, given, call_on, min(warm) * 1e3)
 

@@ -155,9 +155,10 @@ def test_text_from_records_does_no_harm(where: str, tmp_path: Path, capsys: pyte
     """Whatever a record says stays text: in HTML, Markdown, CSV, on the terminal, and in file names."""
     columns = ("impl", "variant", "reason", "device_name", "traceback", "case", "hostname", "scenario", "axis",
                "command", "impl_version", "distribution", "dtype", "direction", "torch", "flags",
-               "kernel_names", "load_throttle", "throttle")  # fmt: skip
+               "kernel_names", "autotuned_configs", "load_throttle", "throttle")  # fmt: skip
     hostile: dict[str, Any] = dict.fromkeys(columns if where == "all" else [where], HOSTILE)
-    hostile |= {name: [HOSTILE] for name in ("flags", "kernel_names", "load_throttle", "throttle") if name in hostile}
+    lists = ("flags", "kernel_names", "autotuned_configs", "load_throttle", "throttle")
+    hostile |= {name: [HOSTILE] for name in lists if name in hostile}
     rows = [values(POINT, "fa2") | {name: value for name, value in hostile.items() if name != "reason"}]
     rows += [values(POINT, "naive", status=status) | hostile for status in Status if status is not Status.OK]
     write(tmp_path, [row | {"cell_id": str(number)} for number, row in enumerate(rows)])

@@ -8,6 +8,7 @@ from typing import Any
 
 from report_records import prefill, values
 
+from attnsweep.errors import Status
 from attnsweep.report.csvfile import to_csv
 from attnsweep.report.derive import derive
 from attnsweep.report.kernels import kernel_table
@@ -44,3 +45,29 @@ def test_a_kernels_name_does_no_harm() -> None:
     derived = derive([ran(prefill(1, 2048), "fa2", "=1;2|x", "\x1b[31m")])
     (row,) = csv.DictReader(io.StringIO(to_csv(derived)))
     assert row["kernels"] == "'=1,2|x;\\x1b[31m"
+
+
+def test_the_csv_has_what_triton_tuned_to_and_processes_that_chose_differently_are_marked() -> None:
+    """Each choice once; a record that knows none, as older ones, is no other choice, and a failure's is not timed."""
+    forward, other, backward = (f"_{name}: BLOCK_M={rows}" for name, rows in (("fwd", 128), ("fwd", 64), ("bwd", 64)))
+    told: dict[str, list[list[str] | None]] = {
+        "same": [[backward, forward], [backward, forward], None],
+        "other": [[forward], [other]],
+        "none": [None, None],
+    }
+    point = prefill(1, 2048)
+    rows = [
+        values(point, impl, replicate=number, autotuned_configs=configs)
+        for impl, each in told.items()
+        for number, configs in enumerate(each)
+    ]
+    rows.append(values(point, "same", replicate=3, status=Status.OOM, autotuned_configs=[other]))
+    derived = derive(rows)
+    said = {row["label"]: row["autotuned_configs"] for row in csv.DictReader(io.StringIO(to_csv(derived)))}
+    assert said == {"same": f"{backward}; {forward}; {other}", "other": f"{forward}; {other}", "none": ""}
+    measured = derived.sections[0].cases[0].measured
+    assert {label: "configs" in one.marks for label, one in measured.items()} == {
+        "same": False,
+        "other": True,
+        "none": False,
+    }

@@ -12,6 +12,7 @@ from attnsweep.flags import NOT_RANKED
 from attnsweep.report.kernel_names import short_names
 from attnsweep.report.labels import Label
 from attnsweep.report.load import Row
+from attnsweep.report.text import line
 from attnsweep.timing.statistics import median_interval
 
 #: From so many processes on, the interval is an order statistic over them: six are the fewest with 95%.
@@ -86,6 +87,11 @@ class Measurement:
         """The short names of the kernels that ran, each once."""
         return short_names(name for row in self.rows for name in row.get("kernel_names") or [])
 
+    @property
+    def configs(self) -> list[str]:
+        """What Triton's autotuner chose for each kernel, in whatever process, each once."""
+        return list(dict.fromkeys(line(one) for row in self.rows for one in row["autotuned_configs"] or []))
+
     def number(self, column: str) -> float | None:
         """Median of `column` over the records that have it."""
         values = [row[column] for row in self.rows if row[column] is not None]
@@ -117,6 +123,8 @@ def measure(label: Label, rows: list[Row], column: str, extra: tuple[str, ...] =
         marks.append("partial")
     if len({row["impl_version"] for row in ok}) > 1:
         marks.append("versions")
+    if len({tuple(row["autotuned_configs"]) for row in ok if row["autotuned_configs"]}) > 1:
+        marks.append("configs")
     marks += extra
     if Status.INCORRECT in failed:
         status = Status.INCORRECT

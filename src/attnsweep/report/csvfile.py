@@ -51,7 +51,7 @@ COLUMNS = (
     *("baseline", "speedup", "slowdown", "tflops", "gb_per_s", "tokens_per_s"),
     *_NUMBERS,
     *("sustained_low_ms", "sustained_high_ms", "sustained_interval", "load_throttle"),
-    *("bound", "precision_class", "flags", "kernels", "hosts", "reason", "command"),
+    *("bound", "precision_class", "flags", "kernels", "autotuned_configs", "hosts", "reason", "command"),
 )
 
 
@@ -117,6 +117,7 @@ def _row(section: Section, case: CaseRow, text: str, rank: int | None) -> dict[s
         "precision_class": " ".join(one.texts("precision_class")),
         "flags": " ".join(one.marks),
         "kernels": ";".join(one.kernels),
+        "autotuned_configs": "; ".join(one.configs),
         "hosts": " ".join(one.texts("hostname")),
         "reason": " / ".join(one.texts("reason")),
         "command": next(iter(one.texts("command")), ""),

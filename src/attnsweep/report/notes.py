@@ -36,6 +36,7 @@ MEANINGS = {
     "ceiling": "a bound to compare with, not attention: not ranked",
     "partial": "some processes of this cell failed: the number is of the others",
     "versions": "the processes ran different versions of the library",
+    "configs": "autotuning chose different configurations in different processes: see summary.csv",
     "other_gpu": "measured on another GPU of the same model than most of its case: no two are equally fast",
     "superseded": "older measurements, on another machine, with other software or configured otherwise, "
     "or less strictly checked ones, are not in the number",
@@ -45,7 +46,7 @@ MEANINGS = {
 }
 
 #: Marks by which a speed, or what it is said of, is another than the number beside it promises.
-BEARING = (*flags.BEARING, "unproven", "no_room", "partial", "versions", "other_gpu")
+BEARING = (*flags.BEARING, "unproven", "no_room", "partial", "versions", "configs", "other_gpu")
 
 #: Flags that say something about the load alone: no mark of a burst.
 LOAD = frozenset({"launch_bound", "unsteady"})
