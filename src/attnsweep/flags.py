@@ -5,6 +5,7 @@ NOT_RANKED = ("implausible", "unchecked", "loose_check", "ceiling")
 
 #: Flags by which a speed, or what it is said of, is another than the number beside it promises.
 BEARING = (
+    "allocating",
     "contended",
     "fallback",
     "foreign_process",

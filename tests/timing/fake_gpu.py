@@ -66,6 +66,7 @@ class FakeGpu:
         self.capturable, self.l2, self.kernels = capturable, l2_bytes, 1
         self.stream_end, self.cold, self.log = 0.0, False, []
         self.activities, self.captured = [], None
+        self.allocations = 0
 
     def issue(self, seconds):
         """Put work of this length at the end of the stream; returns when it ends."""
@@ -129,6 +130,9 @@ class FakeGpu:
 
     def free_bytes(self):
         return 10**9
+
+    def device_allocations(self):
+        return self.allocations
 
     def nbytes(self, arrays):
         return sum(arrays)

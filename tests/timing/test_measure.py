@@ -167,6 +167,21 @@ def test_a_step_while_samples_count_is_flagged():
     assert found.columns["latency_ms"] == pytest.approx(0.096)
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "flags"), [(1, 10_000, {"allocating"}), (1, 20, set()), (90, 90, {"allocating"})]
+)
+def test_memory_asked_of_the_device_while_samples_count_is_flagged(first, last, flags):
+    """In every call, or in one of a block that counts; not in the first blocks, where whatever is cached is made."""
+    gpu, calls = FakeGpu(capturable=False), []
+
+    def call():
+        calls.append(1)
+        gpu.allocations += first <= len(calls) <= last
+        gpu.call()
+
+    assert measured(gpu, what=subject(gpu, call)).flags == flags
+
+
 def loaded(gpu, calls_per_step=1, sm_clock=None, **rule):
     """The sustained columns of a call on a fake GPU, and their window."""
     chosen = {"soak_s": 1.0, "window_s": 0.5, "steady": 0.005, "cap_s": 4.0, **rule}

@@ -221,6 +221,9 @@ class Framework(Protocol):
     def free_memory(self) -> None:
         """Give cached blocks back to the device."""
 
+    def device_allocations(self) -> int | None:
+        """How often the allocator has asked the device for memory so far; None where that is not told."""
+
     def peak_memory(self, call: Callable[[], Any]) -> int | None:
         """Peak bytes allocated on the device during one call, inputs included; None where it is not known."""
 

@@ -272,6 +272,9 @@ class Jax:
     def free_memory(self) -> None:
         """XLA's allocator keeps what it has, and finds it again for the next array."""
 
+    def device_allocations(self) -> int | None:
+        return None  # XLA's allocator counts what it hands out, not what it asks for
+
     def peak_memory(self, call: Callable[[], Any]) -> int | None:
         # The allocator's own peak cannot be reset: the check has been there before.
         program = call.program if isinstance(call, Call) else None

@@ -315,6 +315,11 @@ class Torch:
             torch._C._cuda_clearCublasWorkspaces()
             torch.cuda.empty_cache()
 
+    def device_allocations(self) -> int | None:
+        # A retry is among them: it frees what was cached, waits for the device, and asks again
+        count = torch.cuda.memory_stats().get("num_device_alloc")
+        return None if count is None else int(count)
+
     def peak_memory(self, call: Callable[[], Any]) -> int | None:
         if not self.on_gpu:
             return None

@@ -18,6 +18,7 @@ MEANINGS = {
     "unchecked": "the output was not compared with a reference (check.enabled=false): not ranked",
     "loose_check": "its check allowed larger errors than the one that attnsweep comes with: not ranked",
     "contended": "the CPU was shared while samples were taken",
+    "allocating": "the allocator asked the GPU for memory while samples were taken",
     "implausible": "faster than the device's arithmetic or memory allows: not ranked",
     "launch_bound": "launching takes longer than computing: there is no sustained load to time",
     "long_call": "one call is longer than a block: one timed call after one untimed",

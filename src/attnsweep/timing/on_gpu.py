@@ -92,9 +92,8 @@ class OnGpu:
         """The columns by the primary timer; `timed` is the call that it times."""
         begin = self.clock.monotonic()
         most = max(2, min(_SETTLE_BLOCKS, int(_SETTLE_MS / self.call_ms)))
-        columns = sample(
-            timer, self.clock, interval_rule(self.options), SettleRule(tolerance=self.options["target"], most=most)
-        )
+        settle = SettleRule(tolerance=self.options["target"], most=most)
+        columns = sample(timer, self.clock, interval_rule(self.options), settle, self.framework.device_allocations)
         measured = Measured(columns, timed, {"burst": [begin, self.clock.monotonic()]}, flags)
         measured.flags |= set(columns.pop("flags"))
         columns.update({"events_ms": None, "graph_ms": None, f"{timer.name}_ms": columns["latency_ms"]})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 from attnsweep.timing.statistics import median, quantile
 from attnsweep.timing.stopping import IntervalRule, SettleRule
@@ -12,10 +12,17 @@ from attnsweep.timing.timers import Clock, Timer
 _BESIDE_BLOCKS = 4
 
 
-def sample(timer: Timer, clock: Clock, rule: IntervalRule, settle: SettleRule | None = None) -> dict[str, Any]:
+def sample(
+    timer: Timer,
+    clock: Clock,
+    rule: IntervalRule,
+    settle: SettleRule | None = None,
+    allocations: Callable[[], int | None] = lambda: None,
+) -> dict[str, Any]:
     """Blocks until the rule is content. `latency_ms` is the median over block medians, its interval's centre.
 
-    Blocks before `settle` is content do not count; they are kept, with -1 for their block.
+    Blocks before `settle` is content do not count; they are kept, with -1 for their block. `allocations` says how often
+    the device was asked for memory: `allocating` is flagged where it was while blocks counted.
     """
     samples: list[float] = []
     starts: list[float] = []
@@ -34,11 +41,13 @@ def sample(timer: Timer, clock: Clock, rule: IntervalRule, settle: SettleRule | 
     while settle is not None and not settle.done():
         settle.add(block(-1))
     settled, skipped = clock.monotonic(), len(samples)
-    skipped_blocks = len(clocks)
+    skipped_blocks, allocated = len(clocks), allocations()
     while not rule.done():
         rule.add(block(len(rule.block_medians)), clock.monotonic() - settled)
     interval = rule.interval()
     flags = timer.flags | ({"unstable"} if rule.why() == "time" else set())
+    if allocations() != allocated:
+        flags.add("allocating")
     if settle is not None and not settle.settled():
         flags.add("unsettled")
     if settle is not None and rule.stepped():
