@@ -1,7 +1,10 @@
 """What runs in a process that has JAX up: its threads would spoil the other tests' forks. Functions of plain values."""
 
+import importlib
 import math
 import os
+import sys
+import types
 import warnings
 from pathlib import Path
 from unittest import mock
@@ -170,6 +173,31 @@ def asked(impl, fields):
     with mock.patch.object(jax.nn, "dot_product_attention", recorder):
         impls.build(impl).prepare(case, "cpu")(None, None, None)
     return seen[0]
+
+
+def lowered(impl, fields):
+    """Mosaic's backward pass, traced and lowered for a GPU that is not here: None, or why JAX refuses."""
+    case = Case(**fields)
+    # It imports a logger and JAX's own tests, which it makes no use of; both need absl
+    sys.modules.setdefault("absl", types.SimpleNamespace(logging=mock.Mock(vlog_is_on=lambda level: False)))
+    sys.modules.setdefault("jax._src.test_util", types.ModuleType("test_util"))
+    library = importlib.import_module("jax.experimental.pallas.ops.gpu.attention_mgpu")
+    cuda = types.SimpleNamespace(cuda_runtime_get_version=lambda: 13000)
+    length = {"q": case.q_len, "k": case.kv_len}
+    heads = {"q": case.num_heads, "k": case.num_kv_heads}
+    q, k = (jax.ShapeDtypeStruct((case.batch_size, length[x], heads[x], case.head_dim), jnp.float16) for x in "qk")
+
+    def backward(q, k, v, gradient):
+        return jax.vjp(call, q, k, v)[1](gradient)
+
+    with mock.patch.object(library, "cuda_versions", cuda):
+        call = impls.build(impl).prepare(case, "cuda")
+        try:
+            found = jax.jit(backward).trace(q, k, k, q).lower(lowering_platforms=("cuda",))
+        except (ValueError, NotImplementedError) as error:
+            return str(error)
+    assert [one.shape for one in jax.tree.leaves(found.out_info)] == [q.shape, k.shape, k.shape]
+    return None
 
 
 def raises(error):

@@ -444,6 +444,41 @@ def test_mosaic_is_called_with_a_scaled_query_and_its_blocks(monkeypatch):
     q, config = attention("jax_mosaic_gpu", block_kv=64).prepare(case, "cuda")(8.0, "k", "v")
     assert q == 8.0 * case.scale
     assert config == {"block_q": 64, "block_kv": 64, "max_concurrent_steps": 2, "causal": True}
+    case = Case(**{**CASE, "causal": False, "direction": "bwd"})
+    _, config = attention("jax_mosaic_gpu", block_q_dkv=128).prepare(case, "cuda")(8.0, "k", "v")
+    forward = {"block_q": 64, "block_kv": 128, "max_concurrent_steps": 2, "causal": False}
+    backward = {"block_q_dq": 64, "block_kv_dq": 64, "block_q_dkv": 128, "block_kv_dkv": 64, "compute_wgs_bwd": 2}
+    assert config == {**forward, **backward}
+
+
+@pytest.mark.parametrize(
+    ("fields", "changed"),
+    [
+        ({"head_dim": 64}, {}),
+        ({}, {}),
+        ({"q_len": 640, "kv_len": 384}, {"block_kv_dkv": 192, "block_kv": 64}),
+        ({}, {"block_q_dq": 128, "block_kv_dkv": 128}),
+        ({}, {"block_q_dq": 128, "block_kv_dq": 128}),
+        ({}, {"block_q_dkv": 128, "block_kv_dkv": 128}),
+        ({"q_len": 128, "kv_len": 128, "head_dim": 256}, {"block_kv": 64}),
+        ({"head_dim": 256}, {"block_kv": 64}),
+        ({"head_dim": 256}, {"block_kv": 64, "compute_wgs_bwd": 1}),
+        ({"head_dim": 256}, {"block_kv": 64, "compute_wgs_bwd": 1, "block_q_dkv": 128}),
+        ({"kv_len": 640}, {"block_kv_dkv": 128}),
+        ({"q_len": 640}, {"block_q_dq": 128}),
+        ({"q_len": 640}, {"block_q_dkv": 256}),
+        ({"kv_len": 640}, {"block_kv_dq": 256}),
+    ],
+    ids=str,
+)
+def test_mosaics_backward_pass_is_claimed_where_jax_lowers_it(there, fields, changed):
+    """The library's own kernels, traced and lowered for a GPU: blocks, lengths and shared memory as it has them."""
+    shape = {**H200_CASE, "q_len": 512, "kv_len": 512, "head_dim": 128, "direction": "bwd", **fields}
+    shape["head_dim_v"] = shape["head_dim"]
+    refusal = there(jax_here.lowered, {**yaml_of("jax_mosaic_gpu"), **changed}, shape)
+    said = attention("jax_mosaic_gpu", **changed).why_unsupported(Case(**shape), GPU, JIT)
+    assert (said is None) == (refusal is None), (said, refusal)
+    assert refusal is None or "shared memory" in refusal or "must be a multiple of" in refusal
 
 
 H200_CASE = {"batch_size": 1, "q_len": 1024, "kv_len": 1024, "num_heads": 8, "num_kv_heads": 2, "dtype": "fp16"}
@@ -466,7 +501,14 @@ H200_CASE = {"batch_size": 1, "q_len": 1024, "kv_len": 1024, "num_heads": 8, "nu
         ("jax_mosaic_gpu", {"head_dim": 96, "head_dim_v": 96}, {}, "head_dim 96 is no multiple of 64"),
         ("jax_mosaic_gpu", {"head_dim": 256, "head_dim_v": 256}, {}, "its blocks take 327680 bytes of shared memory"),
         ("jax_mosaic_gpu", {"head_dim": 256, "head_dim_v": 256}, {"block_kv": 64}, None),
-        ("jax_mosaic_gpu", {"direction": "bwd"}, {}, "direction bwd is not among fwd"),
+        ("jax_mosaic_gpu", {"direction": "bwd"}, {}, None),
+        ("jax_mosaic_gpu", {"direction": "fwd_bwd", "q_len": 1152}, {}, None),
+        ("jax_mosaic_gpu", {"direction": "bwd", "causal": True}, {}, "its backward pass takes no causal mask"),
+        ("jax_mosaic_gpu", {"direction": "bwd", "q_len": 1152}, {"block_q_dq": 128}, "of two blocks of 128 queries"),
+        ("jax_mosaic_gpu", {"direction": "bwd", "q_len": 1152}, {"block_q_dkv": 256}, "of a block of 256 queries"),
+        ("jax_mosaic_gpu", {"direction": "bwd", "kv_len": 1152}, {"block_kv_dq": 256}, "of a block of 256 keys"),
+        ("jax_mosaic_gpu", {"direction": "bwd", "kv_len": 1152}, {"block_kv_dkv": 128}, "of two blocks of 128 keys"),
+        ("jax_mosaic_gpu", {"kv_len": 1152}, {"block_kv_dkv": 128}, None),
         ("jax_flash_attn2_block_ptr", {"bias": "dense", "direction": "bwd"}, {}, None),
         ("jax_flash_attn2_ptr_block", {"causal": True}, {}, "a causal mask is not supported"),
         ("jax_flash_attn2", {"causal": True, "bias": "dense"}, {}, None),
@@ -486,6 +528,8 @@ def test_what_a_gpu_implementation_cannot_do_is_known_before_it_runs(name, field
         ("jax_xla", {"implementation": "flash"}, "implementation must be one of xla, cudnn, not 'flash'"),
         ("jax_xla", {"matmul_precision": "best"}, "matmul_precision must be one of highest, high, default or null"),
         ("jax_mosaic_gpu", {"block_q": 32}, "block_q must be a multiple of 64, not 32"),
+        ("jax_mosaic_gpu", {"block_kv_dkv": 96}, "block_kv_dkv must be a multiple of 64, not 96"),
+        ("jax_mosaic_gpu", {"compute_wgs_bwd": 3}, "compute_wgs_bwd must be 1 or 2, not 3"),
         ("jax_mosaic_gpu", {"max_concurrent_steps": 1}, "max_concurrent_steps must be 2 or more, not 1"),
         ("jax_flash_attn2_block_ptr", {"blocksize_k": 24}, "blocksize_k must be a multiple of 16, not 24"),
         ("jax_xla", {"framework": "torch"}, "framework must be jax, as its class says, not 'torch'"),
@@ -505,7 +549,7 @@ def test_mosaics_yaml_fields_are_those_of_its_tuning_config():
     tree = ast.parse((package / "experimental" / "pallas" / "ops" / "gpu" / "attention_mgpu.py").read_text())
     named = {node.name: node for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
     fields = {node.target.id for node in named["TuningConfig"].body if isinstance(node, ast.AnnAssign)}
-    assert {"block_q", "block_kv", "max_concurrent_steps", "causal"} <= fields
+    assert {"block_q", "block_kv", "max_concurrent_steps", "causal", *attention("jax_mosaic_gpu").backward} <= fields
     parameters = [one.arg for one in named["attention"].args.args]
     assert parameters[:4] == ["q", "k", "v", "config"]
     assert "scale" not in parameters

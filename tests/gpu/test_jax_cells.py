@@ -49,6 +49,16 @@ def test_cudnn_is_cudnn_in_both_frameworks(direction):
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("direction", ["bwd", "fwd_bwd"])
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_mosaics_backward_pass_is_right(head_dim, direction):
+    """Grouped heads, and fewer queries than keys."""
+    fields = {"dtype": "fp16", "num_kv_heads": 4, "q_len": 1024, "head_dim": head_dim, "head_dim_v": head_dim}
+    row = columns("jax_mosaic_gpu", **fields, direction=direction)
+    assert row["check"] == "passed"
+
+
+@pytest.mark.timeout(300)
 def test_a_hot_cache_is_faster_in_jax_too():
     """A decode step whose keys and values fit into L2: the read before each call evicts them."""
     fields = {"q_len": 1, "kv_len": 2048, "num_heads": 32, "num_kv_heads": 32}

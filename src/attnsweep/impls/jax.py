@@ -17,6 +17,9 @@ PRECISIONS = ("highest", "high", "default")
 #: Shared memory that a kernel may have on sm90, and warpgroups that compute in Mosaic-GPU's.
 _SHARED_BYTES, _WARPGROUPS = 227 * 1024, 2
 
+#: So many blocks in words.
+_BLOCKS = {1: "a block", 2: "two blocks"}
+
 
 class JaxAttention(Attention):
     """jax.nn.dot_product_attention with `implementation` xla or cudnn; grouped heads are native.
@@ -84,40 +87,92 @@ class JaxAttention(Attention):
 
 
 class MosaicAttention(Attention):
-    """jax.experimental.pallas.ops.gpu.attention_mgpu.attention, FlashAttention-3's scheme on sm90; fp16, forward.
+    """jax.experimental.pallas.ops.gpu.attention_mgpu.attention, FlashAttention-3's scheme on sm90; fp16.
 
-    Two warpgroups take `block_q` queries each, and `max_concurrent_steps` blocks of `block_kv` keys are in flight. It
-    does not scale the scores: q is scaled in each call, as its caller must.
+    Two warpgroups take `block_q` queries each, and `max_concurrent_steps` blocks of `block_kv` keys are in flight. Of
+    the backward pass, which knows no causal mask, one kernel keeps `block_q_dq` queries and goes over blocks of
+    `block_kv_dq` keys, the other keeps `block_kv_dkv` keys and goes over blocks of `block_q_dkv` queries, in each of
+    `compute_wgs_bwd` warpgroups. It does not scale the scores: q is scaled in each call, as its caller must.
     """
 
     framework = "jax"
     module = "jax.experimental.pallas.ops.gpu.attention_mgpu"
 
-    def __init__(self, *, block_q: int = 64, block_kv: int = 128, max_concurrent_steps: int = 2, **common: Any) -> None:
+    def __init__(
+        self,
+        *,
+        block_q: int = 64,
+        block_kv: int = 128,
+        max_concurrent_steps: int = 2,
+        block_q_dq: int = 64,
+        block_kv_dq: int = 64,
+        block_q_dkv: int = 64,
+        block_kv_dkv: int = 64,
+        compute_wgs_bwd: int = 2,
+        **common: Any,
+    ) -> None:
         super().__init__(**common)
         self.block_q, self.block_kv, self.max_concurrent_steps = block_q, block_kv, max_concurrent_steps
+        self.backward = {
+            "block_q_dq": block_q_dq,
+            "block_kv_dq": block_kv_dq,
+            "block_q_dkv": block_q_dkv,
+            "block_kv_dkv": block_kv_dkv,
+            "compute_wgs_bwd": compute_wgs_bwd,
+        }
 
     @classmethod
     def validate(cls, impl: dict[str, Any]) -> None:
         super().validate(impl)
-        for key in ("block_q", "block_kv"):
+        for key in ("block_q", "block_kv", "block_q_dq", "block_kv_dq", "block_q_dkv", "block_kv_dkv"):
             _multiple(impl, key, impl.get(key, 64), 64)
-        steps = impl.get("max_concurrent_steps", 2)
+        steps, warpgroups = impl.get("max_concurrent_steps", 2), impl.get("compute_wgs_bwd", 2)
+        if warpgroups not in _BLOCKS or isinstance(warpgroups, bool):
+            raise ConfigError(f"impl {impl['name']}: compute_wgs_bwd must be 1 or 2, not {warpgroups!r}")
         if not isinstance(steps, int) or steps < 2:
             raise ConfigError(f"impl {impl['name']}: max_concurrent_steps must be 2 or more, not {steps!r}")
 
     def supports(self, case: Case, device: Device, compile_mode: str) -> str | None:
         if case.head_dim % 64:
             return f"head_dim {case.head_dim} is no multiple of 64"
-        if case.q_len % (_WARPGROUPS * self.block_q):
-            return f"q_len {case.q_len} is no multiple of two blocks of {self.block_q} queries"
-        if case.kv_len % self.block_kv:
-            return f"kv_len {case.kv_len} is no multiple of a block of {self.block_kv} keys"
-        steps = min(self.max_concurrent_steps, case.kv_len // self.block_kv)
-        held = 2 * case.head_dim * (_WARPGROUPS * self.block_q + 2 * steps * self.block_kv)
+        if case.direction != "fwd" and case.effective_causal:
+            return "its backward pass takes no causal mask"
+        queries, keys = self._blocks(case)
+        for count, size in queries:
+            if case.q_len % (count * size):
+                return f"q_len {case.q_len} is no multiple of {_BLOCKS[count]} of {size} queries"
+        for count, size in keys:
+            if case.kv_len % (count * size):
+                return f"kv_len {case.kv_len} is no multiple of {_BLOCKS[count]} of {size} keys"
+        held = self._held(case)
         if held > _SHARED_BYTES:
             return f"its blocks take {held} bytes of shared memory, and there are {_SHARED_BYTES}: smaller ones may fit"
         return None
+
+    def _blocks(self, case: Case) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """(how many, of which size): blocks of which q_len must be a multiple, and those for kv_len."""
+        queries, keys = [(_WARPGROUPS, self.block_q)], [(1, self.block_kv)]
+        if case.direction != "fwd":
+            sizes, warpgroups = self.backward, self.backward["compute_wgs_bwd"]
+            queries += [(warpgroups, sizes["block_q_dq"]), (1, sizes["block_q_dkv"])]
+            keys += [(1, sizes["block_kv_dq"]), (warpgroups, sizes["block_kv_dkv"])]
+        return queries, keys
+
+    def _held(self, case: Case) -> int:
+        """Bytes of shared memory for the rows that the largest of the kernels keeps, and those that it has in flight:
+        q and k, v forward; q, dO and k, v for dQ; k, v and q, dO for dK and dV.
+        """
+        steps = min(self.max_concurrent_steps, case.kv_len // self.block_kv)
+        rows = [_WARPGROUPS * self.block_q + 2 * steps * self.block_kv]
+        if case.direction != "fwd":
+            sizes, warpgroups = self.backward, self.backward["compute_wgs_bwd"]
+            for own, length, block, other in (
+                (warpgroups * sizes["block_q_dq"], case.q_len, sizes["block_kv_dq"], case.kv_len),
+                (warpgroups * sizes["block_kv_dkv"], case.kv_len, sizes["block_q_dkv"], case.q_len),
+            ):
+                steps = min(self.max_concurrent_steps, length // own, other // block)
+                rows.append(2 * own + 2 * steps * block)
+        return 2 * case.head_dim * max(rows)
 
     def prepare(self, case: Case, device: str) -> Callable[..., Any]:
         library = self.require(str(self.module))
@@ -126,6 +181,7 @@ class MosaicAttention(Attention):
             block_kv=self.block_kv,
             max_concurrent_steps=self.max_concurrent_steps,
             causal=case.effective_causal,
+            **({} if case.direction == "fwd" else self.backward),
         )
         scale = case.scale
 
