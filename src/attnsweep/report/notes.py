@@ -22,7 +22,7 @@ MEANINGS = {
     "implausible": "faster than the device's arithmetic or memory allows: not ranked",
     "launch_bound": "launching takes longer than computing: there is no sustained load to time",
     "long_call": "one call is longer than a block: one timed call after one untimed",
-    "graph_unsupported": "cannot be captured in a CUDA graph",
+    "graph_unsupported": "cannot be captured in a CUDA graph, or is too long for one: timed by events",
     "unhidden": "the launch could not be hidden behind other work: the host's time is in it",
     "graph_break": "torch.compile broke the graph: part of it ran eagerly",
     "op_by_op": "JAX outside jax.jit: each operation is launched by itself, which users of JAX do not do (compile=jit)",
