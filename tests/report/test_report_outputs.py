@@ -147,6 +147,17 @@ def test_rates_belong_to_the_time_that_ranks() -> None:
     assert "of peak" not in [column.title for column in latency(derived).columns]
 
 
+def test_the_timer_of_a_number_is_its_own() -> None:
+    """Beside graphs a call too long for one was timed by events; what failed has the case's timer."""
+    rows = [
+        values(POINT, latency_ms=1.0, timer="graph"),
+        values(POINT, "sdpa_math", latency_ms=9.0, timer="events", flags=["graph_unsupported", "long_call"]),
+        values(POINT, "flex", status=Status.OOM, timer="graph"),
+    ]
+    told = {row["impl"]: row["timer"] for row in csv.DictReader(io.StringIO(to_csv(derive(rows))))}
+    assert told == {"fa2": "graph", "sdpa_math": "events", "flex": "graph"}
+
+
 def peak_texts(rows: list[dict[str, Any]], folder: Path, kind: str) -> list[str]:
     return [text for text in drawn_texts(svg(derive(rows), folder, kind)) if text.startswith("datasheet peak")]
 

@@ -6,6 +6,7 @@ import csv
 import io
 from typing import Any
 
+from attnsweep.errors import Status
 from attnsweep.report.aggregate import Measurement
 from attnsweep.report.sections import CASE_FIELDS, CaseRow, Derived, Section
 from attnsweep.report.sustained import reasons, under_load
@@ -101,7 +102,7 @@ def _row(section: Section, case: CaseRow, text: str, rank: int | None) -> dict[s
         "tie": text in case.fastest and len(case.fastest) > 1,
         "processes": len(one.rows),
         "processes_ok": one.ok,
-        "timer": case.timer,
+        "timer": _timer(case, one),
         "latency_ms": one.latency_ms,
         "interval_low_ms": one.interval.low if one.interval else None,
         "interval_high_ms": one.interval.high if one.interval else None,
@@ -122,6 +123,12 @@ def _row(section: Section, case: CaseRow, text: str, rank: int | None) -> dict[s
         "reason": " / ".join(one.texts("reason")),
         "command": next(iter(one.texts("command")), ""),
     }
+
+
+def _timer(case: CaseRow, one: Measurement) -> str:
+    """What a latency was timed by: the case's timer, but for a call too long for a graph, which has events."""
+    own = dict.fromkeys(str(row["timer"]) for row in one.rows if row["status"] == Status.OK and row["timer"])
+    return " ".join(own) if case.primary and own else case.timer
 
 
 def _load(one: Measurement | None) -> dict[str, Any]:
