@@ -1,12 +1,14 @@
 """What Triton's autotuner chose, by its own objects: of kernels that launch nothing."""
 
 import gc
+import os
+import subprocess
 import sys
 
 import pytest
 
 from attnsweep import worker
-from attnsweep.frameworks import triton_autotuning
+from attnsweep.frameworks import PRELOAD, PRELOAD_COMPILE, triton_autotuning
 from cells import resolved
 from tuned_kernels import tuned
 
@@ -53,3 +55,25 @@ def test_a_cells_record_has_the_choice_at_its_own_shape(deed, status):
     assert outcome["status"] == status, outcome["traceback"]
     told = outcome["columns"]["autotuned_configs"]
     assert told == ["_fwd: BLOCK_M=32, num_warps=8, num_ctas=1, num_stages=2"]
+
+
+@pytest.mark.slow
+def test_no_tuned_kernel_is_imported_before_the_fork():
+    """A zygote freezes what lives in it, where nobody would find an autotuner; its compiler brings Triton's module."""
+    preload = [*PRELOAD["torch"], *PRELOAD_COMPILE["torch"]]
+    script = f"""
+import gc
+from attnsweep import zygote
+hello, _ = zygote.prepare({{"preload": {preload}, "run": "attnsweep.worker:run"}})
+gc.unfreeze()
+from triton.runtime.autotuner import Autotuner
+print(hello["ready"], sum(issubclass(type(one), Autotuner) for one in gc.get_objects()))
+"""
+    environment = {
+        **os.environ,
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+        "TORCH_WARM_POOL": "0",
+    }
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-2:] == ["True", "0"], done

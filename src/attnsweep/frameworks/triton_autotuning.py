@@ -16,6 +16,7 @@ def chosen() -> list[str] | None:
     module: Any = sys.modules.get("triton.runtime.autotuner")
     if module is None:
         return None
+    # What was imported before the fork is frozen and not among these: no kernel that is tuned is (a test looks).
     # By its type: isinstance asks an object for its class, which lazy modules answer by importing what they stand for
     tuners: list[Any] = [one for one in gc.get_objects() if issubclass(type(one), module.Autotuner)]
     return sorted(f"{_name(one)}: {_fields(one.best_config)}" for one in tuners if one.cache) or None
