@@ -235,6 +235,14 @@ def test_jaxs_errors_are_statuses(there, what, status):
     assert (found and found[0].value) == status
 
 
+@pytest.mark.parametrize(
+    ("what", "reason"), [("refusal", "not implemented: the head dim must be prime"), ("XLA", "JAX: ")]
+)
+def test_a_refusal_names_jax_only_where_it_is_jaxs(there, what, reason):
+    """A library above JAX, or a user's own function, may say that something is not implemented."""
+    assert there(jax_here.status, what)[1].startswith(reason)
+
+
 def test_jax_refuses_in_the_words_that_are_looked_for(there):
     """Each stands in the source of the JAX that constraints.txt names, so that another wording is noticed."""
     files = {
