@@ -113,8 +113,8 @@ HOST: dict[str, Any] = {"timer": "host", "events_ms": None, "kernel_ms": None, "
 @pytest.mark.parametrize(
     ("processes", "slower", "flags", "won"),
     [
-        (1, 1.12, [], False),
-        (1, 1.18, [], True),
+        (1, 1.48, [], False),
+        (1, 1.52, [], True),
         (2, 9.0, ["contended"], False),
         (3, 1.03, [], True),
         (3, 1.03, ["contended"], True),
@@ -123,7 +123,7 @@ HOST: dict[str, Any] = {"timer": "host", "events_ms": None, "kernel_ms": None, "
 def test_on_a_cpu_few_processes_win_only_beyond_a_wider_floor(
     processes: int, slower: float, flags: list[str], won: bool
 ) -> None:
-    """Single processes of one cell differ by 15 % there, and by any factor where something shares the CPU."""
+    """Single processes of one cell differ by up to a half there, and by any factor where something shares the CPU."""
     fast = several("fa2", 1.0, processes, **HOST)
     section = only([*fast, *several("flex", slower, processes, flags=flags, **HOST)])
     assert section.cases[0].fastest == (("fa2",) if won else ("fa2", "flex"))
