@@ -15,22 +15,38 @@ COPY_KERNEL = "void at::native::elementwise_kernel<at::native::direct_copy_kerne
 FLASH_YAML = {"fwd": ["flash_fwd"], "bwd": ["flash_bwd"]}
 
 
-def proven(monkeypatch, seen, kernels=None, direction="fwd"):
-    """The story of a cell after its proof; `seen` are names, activities or what the tracer raises, None is no CUPTI."""
+#: The stream is held up for 1 ms, does the call's work in the next one, and is marked behind it.
+US, MS = 1_000, 1_000_000
+MARKS = [Activity(0, MS, "spin_kernel", copy=False), Activity(2 * MS, 2 * MS + 2 * US, "spin_kernel", copy=False)]
+
+
+def ran(name, start=MS + US, end=2 * MS - US, copy=False):
+    """What the GPU did for the call."""
+    return Activity(start, end, name, copy)
+
+
+def proven(monkeypatch, seen, kernels=None, direction="fwd", marks=MARKS):
+    """The story of a cell after its proof; `seen` are names, activities or what the tracer raises, None is no CUPTI.
+
+    Without `marks` the framework tells no stream."""
 
     def trace(call):
         call()
         if isinstance(seen, Exception):
             raise seen
-        return [one if isinstance(one, Activity) else Activity(0, 1, one, copy=False) for one in seen]
+        return sorted(
+            [*marks, *(one if isinstance(one, Activity) else ran(one) for one in seen)], key=lambda one: one.start
+        )
 
     monkeypatch.setattr(cupti, "tracer", lambda synchronize: None if seen is None else SimpleNamespace(trace=trace))
     story = worker._Story({}, lambda event: None)
-    calls = []
+    issued = []
     case = Case(1, 8, 8, 1, 1, 16, 16, direction=direction)
-    framework = SimpleNamespace(on_gpu=True, synchronize=lambda: None)
-    story._prove(framework, case, SimpleNamespace(kernels=kernels or {}), lambda: calls.append(1))
-    assert len(calls) == (seen is not None)
+    framework = SimpleNamespace(on_gpu=True, device_events=bool(marks), synchronize=lambda: None, spin=issued.append)
+    try:
+        story._prove(framework, case, SimpleNamespace(kernels=kernels or {}), lambda: issued.append("call"))
+    finally:
+        assert issued == ([] if seen is None else [1.0, "call", 0.0] if marks else ["call"])
     return story
 
 
@@ -46,8 +62,8 @@ def proven(monkeypatch, seen, kernels=None, direction="fwd"):
         ([CUDNN], {"never": ["flash|cudnn"]}, "fwd", {"substituted"}),
         (["softmax", "gemm"], {"never": ["flash|cudnn"]}, "fwd", set()),
         ([FLASH, COPY_KERNEL], FLASH_YAML, "fwd", {"impure"}),
-        ([FLASH, Activity(0, 1, "memcpy", copy=True)], FLASH_YAML, "fwd", {"impure"}),
-        ([Activity(0, 1, "memset", copy=False), FLASH], FLASH_YAML, "fwd", set()),
+        ([FLASH, ran("memcpy", copy=True)], FLASH_YAML, "fwd", {"impure"}),
+        ([ran("memset"), FLASH], FLASH_YAML, "fwd", set()),
         ([CUDNN], {}, "fwd", set()),
     ],
 )
@@ -75,3 +91,37 @@ def test_a_call_that_runs_nothing_on_the_gpu_is_incorrect(monkeypatch):
     """An output of before, or the CPU's."""
     with pytest.raises(Incorrect, match="ran no kernel"):
         proven(monkeypatch, [])
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (MS + US, 2 * MS + 10 * US),
+        (2 * MS + 5 * US, 3 * MS),
+        (MS - 10 * US, 2 * MS - US),
+        (500 * US, 600 * US),
+    ],
+    ids=["not waited for", "begun later", "does not wait", "long before"],
+)
+def test_work_beside_the_stream_that_is_timed_is_incorrect(monkeypatch, start, end):
+    """By CUPTI's times: it runs on behind the end of the call, or began before what precedes it in the stream ended."""
+    with pytest.raises(Incorrect, match=f"out of the order of the stream that is timed: {FLASH}"):
+        proven(monkeypatch, ["first", ran(FLASH, start, end)])
+
+
+def test_kernels_of_one_stream_may_overlap_by_a_little_and_a_call_may_spin_itself(monkeypatch):
+    """As programmatic dependent launch has it; what marks the stream is not counted, what the call did is."""
+    seen = [ran("first", MS - 3 * US, MS), ran("spin_kernel"), ran("last", MS, 2 * MS + 3 * US)]
+    columns = proven(monkeypatch, seen).columns
+    assert (columns["kernel_names"], columns["kernel_count"]) == (["first", "last", "spin_kernel"], 3)
+
+
+def test_a_stream_that_is_not_known_is_not_marked(monkeypatch):
+    """JAX's: its kernels are timed by CUPTI, in whatever stream they run."""
+    assert proven(monkeypatch, [FLASH], marks=[]).columns["kernel_count"] == 1
+
+
+def test_where_cupti_does_not_see_the_marks_nothing_is_proven(monkeypatch):
+    """That it saw no kernel says nothing of the call then."""
+    story = proven(monkeypatch, [], marks=MARKS[:1])
+    assert (story.flags, story.tracer) == ({"unproven"}, None)

@@ -25,6 +25,9 @@ from attnsweep.timing.subject import Subject
 #: Warm calls at least and at most: CUDA-graph modes warm up, record and only then replay.
 _FEWEST_WARM, _MOST_WARM = 3, 20
 
+#: How long the stream is held up before the call whose kernels are looked at.
+_MARK_MS = 1.0
+
 
 def run(cell: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Run a resolved cell and return its outcome: status, reason, traceback, stages, windows and record columns.
@@ -188,8 +191,8 @@ class _Story:
     def _prove(self, fw: Framework, case: Case, implementation: impls.Attention, call: Callable[[], Any]) -> None:
         """Which kernels ran: flags `fallback` where a declared one is not among them, `substituted` where one ran that
         the implementation never runs itself, `impure` where any copied, `unproven` where none can be seen. Raises
-        Incorrect where none ran. On a CPU only what must never run is looked for, among the framework's operators: the
-        loops that a compiler makes have no names.
+        Incorrect where none ran, or one in another stream than is timed. On a CPU only what must never run is looked
+        for, among the framework's operators: the loops that a compiler makes have no names.
         """
         never = implementation.kernels.get("never", [])
         if not fw.on_gpu:
@@ -203,7 +206,7 @@ class _Story:
             self.flags.add("unproven")
             return
         try:
-            seen = self.tracer.trace(call)
+            seen = _traced(fw, self.tracer, call)
         except cupti.CuptiFailed:
             self.tracer = None
             self.flags.add("unproven")
@@ -281,6 +284,27 @@ def _framework(cell: dict[str, Any]) -> Framework:
 def _any(patterns: list[str], names: list[str]) -> bool:
     """Whether any pattern is found in any name."""
     return any(re.search(pattern, name) for pattern in patterns for name in names)
+
+
+def _traced(fw: Framework, tracer: cupti.Tracer, call: Callable[[], Any]) -> list[cupti.Activity]:
+    """What the GPU did in one call. Raises CuptiFailed; and Incorrect where some of it was out of the order of the
+    stream that is timed, where the framework has one: neither its events nor who uses the output there wait for it.
+    """
+    if not fw.device_events:
+        return tracer.trace(call)
+
+    def marked() -> None:
+        fw.spin(_MARK_MS)  # long enough for the call to be issued behind it
+        call()
+        fw.spin(0.0)
+
+    seen = tracer.trace(marked)
+    if len(seen) < 2:
+        raise cupti.CuptiFailed("it did not see what certainly ran")
+    stray = cupti.stray(seen)
+    if stray is not None:
+        raise Incorrect(f"a kernel ran out of the order of the stream that is timed: {cupti.readable(stray.name)}")
+    return seen[1:-1]
 
 
 def _timed(fw: Framework, call: Callable[[], Any]) -> float:

@@ -93,12 +93,16 @@ def test_the_kernels_time_agrees_with_the_primary_timer(name, fields):
         ("takes_the_other_layout", {}),
         ("leaves_its_output_as_it_was", {}),
         ("not_finite", {}),
+        ("computes_in_another_stream", {}),
+        ("computes_in_another_stream", {"q_len": 64, "kv_len": 64}),
         ("memoises", {}),
         ("memoises", {"q_len": 64, "kv_len": 64}),
     ],
 )
 def test_what_is_wrong_is_refused(deed, fields):
-    """A wrong mask or layout, memory as it was found, NaN, and an output of before (by events and as a graph)."""
+    """A wrong mask or layout, memory as it was found, NaN, work in another stream than is timed, and an output of
+    before (by events and as a graph).
+    """
     outcome = run(wrong(deed), **fields)
     assert outcome["status"] == "incorrect", outcome["reason"]
 

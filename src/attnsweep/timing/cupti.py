@@ -97,6 +97,23 @@ def busy_ms(activities: Iterable[Activity]) -> float:
     return total / 1e6
 
 
+#: By how much what one stream runs may overlap, in ns: a kernel may begin while the one before it ends (programmatic
+#: dependent launch).
+_OVERLAP_NS = 5_000
+
+
+def stray(seen: list[Activity]) -> Activity | None:
+    """An activity that is not between two marks of the stream, of one name, the first and the last to begin; or None.
+
+    Such a one waited for nothing in the stream, or nothing in the stream waited for it: it ran in another.
+    """
+    first, last = seen[0], seen[-1]
+    if last.name != first.name:
+        return last
+    earliest, latest = first.end - _OVERLAP_NS, last.start + _OVERLAP_NS
+    return next((one for one in seen[1:-1] if one.start < earliest or one.end > latest), None)
+
+
 #: Kernels that only copy: PyTorch's to another layout or type, a concatenation, a list of tensors into another; XLA's
 #: fusions of one operation alone, which it calls wrapped.
 _COPYING = re.compile(
