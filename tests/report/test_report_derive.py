@@ -107,6 +107,53 @@ def test_an_unknown_interval_overlaps_everything_within_the_floor(slower: float,
     assert section.cases[0].fastest == (("fa2",) if won else ("fa2", "flex"))
 
 
+@pytest.mark.parametrize(
+    ("processes", "further_us", "kernels", "won"),
+    [
+        (1, 0.7, (2, 2), False),
+        (5, 0.7, (2, 2), False),
+        (7, 0.7, (2, 2), False),
+        (5, 1.0, (2, 2), True),
+        (1, 1.0, (2, 2), True),
+        (5, 1.0, (1, 3), False),
+        (5, 1.0, (3, 1), False),
+        (5, 1.3, (3, 1), True),
+        (5, 0.1, (1, 1), True),
+        (1, 0.7, (1, 1), True),
+        (5, 0.7, (None, 1), False),
+        (5, 1.0, (None, None), True),
+    ],
+)
+def test_within_the_levels_of_a_graph_nothing_wins(
+    processes: int, further_us: float, kernels: tuple[int | None, int | None], won: bool
+) -> None:
+    """0.4 us for each kernel of the call that has more, for a second one on; those that were not seen may be two."""
+    times_ms = {"fa2": 14e-3, "flex": (14 + further_us) * 1e-3}
+    rows = [
+        several(impl, ms, processes, timer="graph", kernel_count=number)
+        for (impl, ms), number in zip(times_ms.items(), kernels, strict=True)
+    ]
+    section = only([*rows[0], *rows[1]])
+    assert section.cases[0].fastest == (("fa2",) if won else ("fa2", "flex"))
+    assert (standing(section, "fa2").wins, standing(section, "flex").ties) == ((1, 0) if won else (0, 1))
+
+
+def test_few_processes_by_a_graph_keep_the_floor_too() -> None:
+    """1.5 % of 0.1 ms is above what the levels of two kernels allow, and below what one process does."""
+    rows = [row(impl, ms, timer="graph", kernel_count=2, width=0.001) for impl, ms in (("fa2", 0.1), ("flex", 0.1015))]
+    assert only(rows).cases[0].fastest == ("fa2", "flex")
+
+
+@pytest.mark.parametrize("others", [("events", "events"), ("graph", "kernel")])
+def test_other_timers_have_no_levels(others: tuple[str, str]) -> None:
+    """Of several kernels by events, and where the kernels' own time ranks them, 5 % is a win as it was."""
+    times = zip(("fa2", "flex"), (14e-3, 14.7e-3), others, strict=True)
+    rows = [one for impl, ms, timer in times for one in several(impl, ms, 5, timer=timer, kernel_count=2)]
+    kernels_only = {"events_ms": None, "graph_ms": None}
+    section = only([one | (kernels_only if one["timer"] == "kernel" else {}) for one in rows])
+    assert section.cases[0].fastest == ("fa2",)
+
+
 HOST: dict[str, Any] = {"timer": "host", "events_ms": None, "kernel_ms": None, "graph_ms": None}
 
 

@@ -24,7 +24,7 @@ from attnsweep.report.machines import library_table, machine_table
 from attnsweep.report.notes import Footnotes
 from attnsweep.report.sections import Derived
 from attnsweep.report.styles import assign
-from attnsweep.report.summary import latency_table, standings_table, status_table
+from attnsweep.report.summary import best_table, latency_table, standings_table, status_table
 from attnsweep.report.tables import Cell, Table, to_markdown
 from attnsweep.report.verdict import verdict
 
@@ -106,6 +106,45 @@ def test_the_floor_is_said_where_it_counts() -> None:
     assert words.RULE not in latency(many).notes
     host = derive([values(POINT, impl, timer="host") for impl in ("fa2", "flex")])
     assert f"{words.RULE} {words.HOST_RULE}" in latency(host).notes
+
+
+def graphs(kernels: int, timer: str = "graph", processes: int = 3) -> Derived:
+    """Two implementations 5 % and 0.7 us apart, known to 0.1 %."""
+    shared: dict[str, Any] = {"width": 0.001, "timer": timer, "kernel_count": kernels}
+    times = {"fa2": 14e-3, "flex": 14.7e-3}
+    return derive(
+        [
+            values(POINT, impl, latency_ms=ms, replicate=number, **shared)
+            for impl, ms in times.items()
+            for number in range(processes)
+        ]
+    )
+
+
+def test_the_rule_of_graphs_is_said_where_it_counts() -> None:
+    """Where a call of several kernels is ranked by a graph, beside the floor with one process a side; on every page."""
+    assert words.LEVEL_RULE in latency(graphs(2)).notes
+    assert f"{words.RULE} {words.LEVEL_RULE}" in latency(graphs(2, processes=1)).notes
+    for without in (graphs(1), graphs(2, timer="events")):
+        assert not any(words.LEVEL_RULE in note for note in latency(without).notes)
+    assert any(words.LEVEL_RULE in sentence for sentence in build.METHOD)
+
+
+def test_tables_and_csv_know_a_tie_by_the_levels_of_a_graph() -> None:
+    """One rule for who is bold, tied, won or next."""
+    for kernels, tie in ((2, True), (1, False)):
+        derived = graphs(kernels)
+        found = csv.DictReader(io.StringIO(to_csv(derived)))
+        assert [(one["fastest"], one["tie"]) for one in found] == (
+            [("true", "true")] * 2 if tie else [("true", "false"), ("false", "false")]
+        )
+        shown = latency(derived)
+        assert texts(shown)[0][1] == ("tie: fa2, flex" if tie else "fa2")
+        assert [cell.best for cell in shown.rows[0][-2:]] == ([True, True] if tie else [False, True])
+        wins = {one[0]: one[1:3] for one in texts(standings_table(derived.sections[0], Footnotes(derived)))}
+        assert wins == ({"fa2": ["0", "1"], "flex": ["0", "1"]} if tie else {"fa2": ["1", "0"], "flex": ["0", "0"]})
+        best = best_table(derived.sections[0], Footnotes(derived))
+        assert texts(best)[0][-2:] == (["-", "-"] if tie else ["flex", "+5.0%"])
 
 
 def test_an_interval_wider_than_its_latency_is_told_by_its_ends() -> None:

@@ -84,6 +84,25 @@ def test_on_a_cpu_without_intervals_more_is_needed() -> None:
         assert verdict(only(rows)).endswith(told) is ends
 
 
+def test_a_tie_by_the_levels_of_a_graph_is_said_to_be_one() -> None:
+    """And how many of several are; one that the intervals make, or of other timers, is a tie without it."""
+    told = "on the two levels of a CUDA graph: differences up to 0.4 us a kernel were not taken for real"
+    points = [decode(1, length) for length in (2048, 4096)]
+
+    def said(*further_us: float, timer: str = "graph") -> str:
+        rows = [row("fa2", 14e-3, point, timer=timer, kernel_count=2) for point in points[: len(further_us)]]
+        rows += [
+            row("flex", (14 + more) * 1e-3, point, timer=timer, kernel_count=2)
+            for more, point in zip(further_us, points, strict=False)
+        ]
+        return verdict(only(rows))
+
+    assert said(0.7) == f"1 of 1 case is a tie between fa2 and flex. The tie rests {told}."
+    assert f"2 of 2 cases are ties between fa2 and flex. 1 of the ties rests {told}" in said(0.7, 0.05)
+    assert f"2 of the ties rest {told}" in said(0.7, 0.6)
+    assert "levels" not in said(0.05) + said(1.0) + said(0.7, timer="events")
+
+
 def test_marks_on_the_next_and_on_the_baseline_are_said_too() -> None:
     """A win over a contended process is one over its neighbours; what says nothing of a speed is not told of them."""
     flags = {"flex": ["contended", "long_call"], "naive": ["unstable", "superseded"]}

@@ -28,10 +28,17 @@ FLOOR = 0.02
 #: all were within it (docs/decisions.md).
 HOST_FLOOR = 0.5
 
+#: How far apart, in ms for each kernel, the two levels are at most that a call of several kernels has in a CUDA graph.
+#: A process is on one of them, whatever the implementation (docs/measurement.md, Two levels of a graph).
+LEVEL_MS = 0.4e-3
+
+#: The fewest kernels of a call with two levels: so many are taken for granted where they could not be seen.
+LEVELLED = 2
+
 #: How the mark of a result begins that is not in the case's own precision; its class follows.
 PRECISION = "precision "
 
-#: The columns with the interval within a process, for each latency that has one.
+#: The columns with the interval within a process, for each latency that has one: those by the primary timer.
 _ENDS = {
     "latency_ms": ("latency_ci_low_ms", "latency_ci_high_ms"),
     "sustained_ms": ("sustained_ci_low_ms", "sustained_ci_high_ms"),
@@ -65,7 +72,8 @@ class Measurement:
     """What became of one label in one case.
 
     `latency_ms` is the median over the processes that are ok, by the case's timer, else None; `ranked` says
-    whether it may be compared. `rows` are the records behind it, `ok` counts those with a latency.
+    whether it may be compared. `rows` are the records behind it, `ok` counts those with a latency. `levels_ms` is how
+    far apart the latencies of two processes may be by a graph's levels alone, 0 where there are none.
     """
 
     label: Label
@@ -76,6 +84,7 @@ class Measurement:
     ok: int
     rows: tuple[Row, ...]
     marks: tuple[str, ...]
+    levels_ms: float = 0.0
 
     @property
     def precision(self) -> str:
@@ -139,17 +148,29 @@ def measure(label: Label, rows: list[Row], column: str, extra: tuple[str, ...] =
     within = [_within(row, *_ENDS[column]) for row in ok] if column in _ENDS else []
     interval = _interval(medians, [one for one in within if one is not None])
     ranked = not any(flag in flags for flag in NOT_RANKED)
-    return Measurement(label, status, median(medians), interval, ranked, len(ok), tuple(rows), tuple(marks))
+    levels = _levels_ms(ok, column)
+    return Measurement(label, status, median(medians), interval, ranked, len(ok), tuple(rows), tuple(marks), levels)
 
 
 def beats(fast: Measurement, slow: Measurement) -> bool:
     """Whether `fast` may be said to be faster than `slow`: the one rule behind wins, ties, bold and verdicts.
 
-    The intervals must be disjoint, and the difference above what `_floor` says.
+    The intervals must be disjoint, and the difference above what `_floor` and the levels of either side's graph say.
     """
+    levels = max(fast.levels_ms, slow.levels_ms) / (fast.latency_ms or math.inf)
+    return _apart(fast, slow, max(_floor(fast, slow), levels))
+
+
+def levelled(fast: Measurement, slow: Measurement) -> bool:
+    """Whether `fast` would beat `slow` but for the levels of a graph."""
+    return _apart(fast, slow, _floor(fast, slow)) and not beats(fast, slow)
+
+
+def _apart(fast: Measurement, slow: Measurement, floor: float) -> bool:
+    """Whether the intervals are disjoint, and `slow` takes longer than `fast` by more than the fraction `floor`."""
     if fast.latency_ms is None or slow.latency_ms is None or fast.interval is None or slow.interval is None:
         return False
-    return not fast.interval.overlaps(slow.interval) and slow.latency_ms > fast.latency_ms * (1 + _floor(fast, slow))
+    return not fast.interval.overlaps(slow.interval) and slow.latency_ms > fast.latency_ms * (1 + floor)
 
 
 def sure(one: Measurement) -> bool:
@@ -158,7 +179,8 @@ def sure(one: Measurement) -> bool:
 
 
 def _floor(fast: Measurement, slow: Measurement) -> float:
-    """The fraction below which a difference is no win: none where both sides are `sure`, else FLOOR.
+    """The fraction below which a difference is no win for want of processes: none where both sides are `sure`, else
+    FLOOR.
 
     By the wall clock of a CPU it is HOST_FLOOR, and where either side was contended nothing is enough: what shares the
     CPU with one process need not share it with the other, and made them differ by any factor.
@@ -173,6 +195,17 @@ def _floor(fast: Measurement, slow: Measurement) -> float:
 def unbeaten(ranked: dict[str, Measurement]) -> tuple[str, ...]:
     """Of measurements by label, fastest first, the first and those that it does not beat."""
     return tuple(text for text, one in ranked.items() if not beats(next(iter(ranked.values())), one))
+
+
+def _levels_ms(ok: list[Row], column: str) -> float:
+    """How far apart a graph's levels of some processes' latencies are at most, in ms; 0 below LEVELLED kernels.
+
+    A load of what is timed by a graph is replays of it; CUPTI's times of the kernels have no levels.
+    """
+    if column not in _ENDS or not any(row["timer"] == "graph" for row in ok):
+        return 0.0
+    kernels = max((row["kernel_count"] for row in ok if row["kernel_count"] is not None), default=LEVELLED)
+    return LEVEL_MS * kernels if kernels >= LEVELLED else 0.0
 
 
 def _positive(value: float | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attnsweep.report.aggregate import FLOOR, HOST_FLOOR, INTERVALS, MEASURED, Measurement, sure
+from attnsweep.report.aggregate import FLOOR, HOST_FLOOR, INTERVALS, LEVEL_MS, MEASURED, Measurement, sure
 from attnsweep.report.sections import CASE_FIELDS, CaseRow, Section
 from attnsweep.report.text import count, digits, line, listing, percent, whole
 
@@ -34,6 +34,12 @@ RULE = (
 HOST_RULE = (
     f"By a CPU's wall clock the difference there must be above {100 * HOST_FLOOR:g}%, and a contended result neither "
     "wins nor loses there."
+)
+#: What is asked beside it of calls of several kernels in a graph.
+LEVEL_RULE = (
+    "A call of two or more kernels takes one of two times in a CUDA graph, and which one is chance: by a graph a win "
+    f"needs a difference above {1e3 * LEVEL_MS:g} us for each kernel of the call that has more, however many processes "
+    "there are."
 )
 
 
@@ -123,9 +129,12 @@ def intervals(section: Section) -> str:
 def floor(section: Section) -> str:
     """The rule of a win, where it is more than that intervals are disjoint in some case of a table."""
     able = [one for case in section.cases for one in case.ranked.values()]
-    if all(map(sure, able)) or len(section.standings) < 2:
+    if len(section.standings) < 2:
         return ""
-    return f"{RULE} {HOST_RULE}" if any(case.timer == "host" for case in section.cases) else RULE
+    rules = [] if all(map(sure, able)) else [RULE]
+    rules += [HOST_RULE] if rules and any(case.timer == "host" for case in section.cases) else []
+    rules += [LEVEL_RULE] if any(one.levels_ms for one in able) else []
+    return " ".join(rules)
 
 
 def split(section: Section) -> str:
