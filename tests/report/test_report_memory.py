@@ -138,7 +138,7 @@ def test_a_figure_has_at_most_so_many_lines(tmp_path: Path) -> None:
     rows = [values(prefill(1, length), f"i{n:03d}") for n in range(50) for length in LENGTHS[:2]]
     found = drawn(rows, tmp_path)
     assert sum(bool(re.fullmatch(r"i\d{3}", text)) for text in texts(found["latency"])) == lines.LINES
-    assert any("18 slower not drawn" in text for text in texts(found["latency"]))
+    assert any("18 more not drawn" in text for text in texts(found["latency"]))
     assert sum(bool(re.fullmatch(r"i\d{3}", text)) for text in texts(found["winners"])) == bars.BARS
     assert any("10 more not drawn" in text for text in texts(found["winners"]))
 

@@ -91,7 +91,7 @@ def line_plot(
         draw_peak(axes[: len(panels)], peak)
     left = len(section.standings) - len(labels)
     told = [] if measure.timed else ["device memory with inputs and outputs"]
-    told += [f"{left} slower not drawn"] if left > 0 else []
+    told += [f"{left} more not drawn"] if left > 0 else []
     told += [f"{more} more panels not drawn"] if more > 0 else []
     set_heading(figure, section, width, "; ".join(told), timed=measure.timed)
     unseen: dict[str, Any] = {"linestyle": "none"}
