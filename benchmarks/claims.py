@@ -1,7 +1,7 @@
 """What the records of docs/results say of the studies' claims, as Markdown: python benchmarks/claims.py
 
-Every figure is computed from two committed sweeps, `h200` (the shapes of `llm` and `flux`, uncompiled and compiled) and
-`fusion`; docs/studies.md quotes the tables, and a test compares.
+Every figure is computed from committed sweeps: `everything` (flux and llm), `h200` (what was compiled there alone),
+`mha_grid_jax` and `fusion`. README.md, docs/studies.md and the sweep's own README quote the tables; a test compares.
 """
 
 from __future__ import annotations
@@ -20,14 +20,25 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 Label = tuple[str, str]
 Cases = dict[str, dict[str, Any]]
 
+#: Below this one process is not faster than another.
+FLOOR = 0.02
+#: ms a kernel, more than a graph of short kernels may gain or lose at once (docs/results/protocol/graph-levels.md).
+GRAPH_STEP = 0.0004
+
 _COLUMNS = [
     "impl",
     "compile",
     "scenario",
+    "direction",
     "case",
     "status",
     "flags",
+    "timer",
     "latency_ms",
+    "kernel_ms",
+    "kernel_count",
+    "tflops",
+    "tokens_per_s",
     "batch_size",
     "kv_len",
     "peak_memory_bytes",
@@ -35,19 +46,50 @@ _COLUMNS = [
 ]
 
 
-def read(sweep: str, scenario: str) -> dict[Label, Cases]:
-    """The ok records of one scenario of a committed sweep, by label and case."""
+def read(sweep: str, scenario: str, direction: str = "fwd") -> dict[Label, Cases]:
+    """The ok records of one scenario of a committed sweep, by label and case, without the ceilings."""
     found: dict[Label, Cases] = {}
-    for row in pq.read_table(RESULTS / sweep / "results.parquet", columns=_COLUMNS).to_pylist():
-        if row["status"] == "ok" and row["scenario"] == scenario:
+    file = pq.ParquetFile(RESULTS / sweep / "results.parquet")
+    held = [name for name in _COLUMNS if name in file.schema_arrow.names]  # h200's records are older
+    for row in file.read(columns=held).to_pylist():
+        its = (row["scenario"], row["direction"]) == (scenario, direction)
+        if row["status"] == "ok" and its and not row["impl"].startswith("ceiling_"):
             found.setdefault((row["impl"], row["compile"]), {})[row["case"]] = row
     return found
 
 
+def as_run(found: dict[Label, Cases]) -> dict[str, Cases]:
+    """Each implementation as people run it: uncompiled, JAX's jitted, FlexAttention compiled."""
+    mode = {"flex": "default"}
+    return {impl: its for (impl, how), its in found.items() if how == mode.get(impl, "eager") or how == "jit"}
+
+
+def pair(one: dict[str, Any], other: dict[str, Any]) -> tuple[float, float]:
+    """ms of both, by their timer where it is the same, else by the kernels' own time."""
+    column = "latency_ms" if one.get("timer") == other.get("timer") else "kernel_ms"
+    return one[column], other[column]
+
+
+def faster(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether one takes less time than another by more than one process of each can tell."""
+    less, more = pair(one, other)
+    step = 0.0
+    if one["timer"] == other["timer"] == "graph" and max(one["kernel_count"], other["kernel_count"]) > 1:
+        step = GRAPH_STEP * max(one["kernel_count"], other["kernel_count"])
+    return less < more * (1 - FLOOR) and more - less > step
+
+
 def ratios(one: Cases, other: Cases) -> list[float]:
-    """Latencies of one over those of another, case by case."""
-    assert one.keys() == other.keys()
-    return [one[case]["latency_ms"] / other[case]["latency_ms"] for case in one]
+    """Times of one over those of another, in each case that both have."""
+    pairs = [pair(one[case], other[case]) for case in one if case in other]
+    return [mine / its for mine, its in pairs]
+
+
+def spread(values: list[float]) -> str:
+    """The geometric mean, least and most."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{geometric_mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def table(head: list[str], rows: Iterator[list[str]]) -> list[str]:
@@ -56,51 +98,178 @@ def table(head: list[str], rows: Iterator[list[str]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
-def compiled() -> list[str]:
-    """How many times as fast compile=default is: the geometric mean over six cases, least and most."""
-    scenarios = {name: read("h200", name) for name in ("flux", "prefill", "decode")}
+def overview() -> list[str]:
+    """README.md's: a few implementations in six cases, the fastest of all that ran in bold."""
+    shown = {
+        "prefill, ms": ("prefill", "fwd", 1, 8192, "latency_ms"),
+        "TFLOP/s": ("prefill", "fwd", 1, 8192, "tflops"),
+        "backward, ms": ("prefill", "bwd", 1, 8192, "latency_ms"),
+        "flux, ms": ("flux", "fwd", 1, 4608, "latency_ms"),
+        "TFLOP/s ": ("flux", "fwd", 1, 4608, "tflops"),
+        "backward, ms ": ("flux", "bwd", 1, 4608, "latency_ms"),
+        "decode, ms": ("decode", "fwd", 1, 4096, "latency_ms"),
+        "batch 8, ms": ("decode", "fwd", 8, 4096, "latency_ms"),
+    }
+    impls = ["fa4", "flashinfer_prefill_fa3", "sdpa_cudnn", "jax_cudnn", "triton_flash", "flex", "fa2", "sdpa_flash"]
+    impls += ["sdpa_efficient", "naive", "flashinfer_decode", "triton_flash_decode"]
+    columns = []
+    for scenario, direction, batch, length, column in shown.values():
+        found = as_run(read("everything", scenario, direction))
+        one = {impl: _case(its, batch, length) for impl, its in found.items()}
+        rows = {impl: row for impl, row in one.items() if row}
+        first = _fastest(rows)
+        columns.append({impl: _bold(f"{rows[impl][column]:.3g}", impl in first) for impl in rows})
+
+    def rows_of() -> Iterator[list[str]]:
+        for impl in impls:
+            yield [f"`{impl}`", *(column.get(impl, "") for column in columns)]
+
+    return table(["", *(name.strip() for name in shown)], rows_of())
+
+
+def flux() -> list[str]:
+    """ms at the six lengths of text, the rate at the longest, and the backward pass there."""
+    found, back = as_run(read("everything", "flux")), as_run(read("everything", "flux", "bwd"))
+    lengths = (4224, 4352, 4416, 4480, 4544, 4608)
 
     def rows() -> Iterator[list[str]]:
-        for impl in ("sdpa_cudnn", "sdpa_flash", "sdpa_efficient", "fa2", "xformers", "sdpa_math", "naive"):
+        for impl, its in sorted(
+            found.items(), key=lambda one: geometric_mean(r["latency_ms"] for r in one[1].values())
+        ):
+            by_length = {row["kv_len"]: row for row in its.values()}
+            cells = [f"{by_length[length]['latency_ms']:.3g}" for length in lengths]
+            gradient = [f"{row['latency_ms']:.3g}" for row in back.get(impl, {}).values()] or ["-"]
+            yield [f"`{impl}`", *cells, f"{by_length[4608]['tflops']:.0f}", *gradient]
+
+    return table(["ms", *(str(length - 4096) for length in lengths), "TFLOP/s at 512", "backward at 512"], rows())
+
+
+def compiled() -> list[str]:
+    """How many times as fast a compiled call is as an uncompiled one: the geometric mean, least and most."""
+    now = read("everything", "flux")
+    columns = [
+        (now, "default"),
+        (now, "max_autotune"),
+        *((read("h200", name), "default") for name in ("prefill", "decode")),
+    ]
+    impls = sorted(
+        {impl for impl, mode in now if mode == "default" and (impl, "eager") in now},
+        key=lambda impl: geometric_mean(ratios(now[impl, "eager"], now[impl, "default"])),
+    )
+
+    def rows() -> Iterator[list[str]]:
+        for impl in impls:
             cells = [f"`{impl}`"]
-            for found in scenarios.values():
-                gain = ratios(found[impl, "eager"], found[impl, "default"])
-                flagged = any("substituted" in row["flags"] for row in found[impl, "default"].values())
-                said = f"{geometric_mean(gain):.2f} ({min(gain):.2f} to {max(gain):.2f})"
+            for found, mode in columns:
+                if (impl, mode) not in found:
+                    cells.append("-")
+                    continue
+                flagged = any("substituted" in row["flags"] for row in found[impl, mode].values())
+                said = spread(ratios(found[impl, "eager"], found[impl, mode]))
                 cells.append(said + (" substituted" if flagged else ""))
             yield cells
 
-    return table(["eager / default", *scenarios], rows())
+    return table(["eager / compiled", "flux", "flux, max_autotune", "prefill", "decode"], rows())
+
+
+def fastest() -> list[str]:
+    """Whom nothing beats in each case, JAX's last, the first's time and tokens per second, and FlashAttention 2's."""
+    scenarios = {name: as_run(read("everything", name)) for name in ("prefill", "decode")}
+
+    def rows() -> Iterator[list[str]]:
+        for name, found in scenarios.items():
+            shapes = sorted({(row["batch_size"], row["kv_len"]) for row in found["fa2"].values()})
+            for batch, length in shapes:
+                one = {impl: _case(its, batch, length) for impl, its in found.items()}
+                its_rows = {impl: row for impl, row in one.items() if row}
+                first = sorted(
+                    _fastest(its_rows),
+                    key=lambda impl: (its_rows[impl]["timer"] == "kernel", its_rows[impl]["latency_ms"]),
+                )
+                best, fa2 = its_rows[first[0]], its_rows["fa2"]
+                said = [f"{row['latency_ms']:.4g}" for row in (best, fa2)]
+                rate = [f"{row['tokens_per_s']:,.0f}".replace(",", " ") for row in (best, fa2)]
+                yield [
+                    f"{name} {batch} x {length}",
+                    ", ".join(f"`{i}`" for i in first),
+                    said[0],
+                    rate[0],
+                    said[1],
+                    rate[1],
+                ]
+
+    return table(["case", "fastest, then its ties", "ms", "tokens/s", "`fa2`, ms", "tokens/s"], rows())
 
 
 def winners() -> list[str]:
-    """The time of each over FlashAttention 2's, and in how many of six cases it is lower by more than 2 %."""
-    scenarios = {name: read("h200", name) for name in ("prefill", "decode")}
-    labels = [("sdpa_cudnn", "eager"), ("flex", "default"), ("xformers", "eager"), ("sdpa_flash", "eager")]
-    labels += [("sdpa_efficient", "eager"), ("naive", "default"), ("naive", "eager"), ("sdpa_math", "eager")]
+    """Each one's time over FlashAttention 2's, and in how many cases it is the faster."""
+    columns = [as_run(read("everything", *which)) for which in (("prefill",), ("prefill", "bwd"), ("decode",))]
+    impls = sorted({impl for found in columns for impl in found} - {"fa2"}, key=lambda impl: _order(impl, columns))
 
     def rows() -> Iterator[list[str]]:
-        for impl, mode in labels:
-            cells = [f"`{impl}`" if mode == "eager" else f"`{impl}` compiled"]
-            for found in scenarios.values():
-                times = ratios(found[impl, mode], found["fa2", "eager"])
-                faster = sum(one < 0.98 for one in times)
-                cells.append(f"{geometric_mean(times):.2f} ({min(times):.2f} to {max(times):.2f}), faster in {faster}")
-            yield cells
+        for impl in impls:
+            yield [f"`{impl}`", *(_against(found.get(impl), found["fa2"]) for found in columns)]
 
-    return table(["time / `fa2`'s", *scenarios], rows())
+    return table(["time / `fa2`'s", "prefill", "prefill, backward", "decode"], rows())
+
+
+def winners_compiled() -> list[str]:
+    """The same of what was compiled, in the sweep that has all of it."""
+    columns = [read("h200", name) for name in ("prefill", "decode")]
+
+    def rows() -> Iterator[list[str]]:
+        for impl in ("flex", "naive"):
+            cells = [ratios(found[impl, "default"], found["fa2", "eager"]) for found in columns]
+            yield [f"`{impl}` compiled", *(spread(its) for its in cells)]
+
+    return table(["time / `fa2`'s", "prefill", "decode"], rows())
+
+
+def decode() -> list[str]:
+    """us of a token, of what is made for decoding beside what is not."""
+    found = as_run(read("everything", "decode"))
+    shapes = [(batch, length) for batch in (1, 4, 8) for length in (2048, 4096)]
+    impls = ["sdpa_cudnn", "triton_flash_decode", "flashinfer_decode", "flashinfer_decode_tc", "flashinfer_prefill_fa2"]
+    impls += ["xformers_triton_splitk", "fa2_decode", "fa2", "fa4", "flashinfer_prefill_fa3", "triton_flash", "naive"]
+
+    def rows() -> Iterator[list[str]]:
+        for impl in impls:
+            its = [_case(found[impl], *shape) for shape in shapes]
+            yield [f"`{impl}`", *(f"{row['latency_ms'] * 1e3:.1f} ({row['kernel_count']})" for row in its if row)]
+
+    return table(["us (kernels)", *(f"{batch} x {length}" for batch, length in shapes)], rows())
 
 
 def memory() -> list[str]:
     """Peak memory of a call and the part of it that is workspace, MiB, batch 1."""
-    found = read("h200", "prefill")
+    found = read("everything", "prefill")
 
     def rows() -> Iterator[list[str]]:
-        for impl in ("naive", "fa2", "sdpa_cudnn"):
+        for impl in ("naive", "fa2", "sdpa_cudnn", "fa4"):
             its = sorted(found[impl, "eager"].values(), key=lambda row: row["kv_len"])
             yield [f"`{impl}`", *(_mib(row) for row in its if row["batch_size"] == 1)]
 
     return table(["peak (workspace), MiB", "2048", "4096", "8192"], rows())
+
+
+def grid() -> list[str]:
+    """JAX's sample of mha_grid: times over XLA's and cuDNN's where both have the case, least and highest rate."""
+
+    def rows() -> Iterator[list[str]]:
+        for direction in ("fwd", "bwd"):
+            found = as_run(read("mha_grid_jax", "prefill", direction))
+            for impl in ("jax_cudnn", "jax_mosaic_gpu", "jax_xla"):
+                its = found[impl]
+                against = ["1" if impl == other else _against(its, found[other]) for other in ("jax_xla", "jax_cudnn")]
+                rate = sorted({round(row["tflops"]) for row in its.values()})
+                yield [
+                    f"`{impl}`, {direction}",
+                    str(len(its)),
+                    *against,
+                    " to ".join(map(str, rate[:: max(len(rate) - 1, 1)])),
+                ]
+
+    return table(["", "cases", "time / `jax_xla`'s", "time / `jax_cudnn`'s", "TFLOP/s"], rows())
 
 
 def fusion() -> list[str]:
@@ -118,12 +287,43 @@ def fusion() -> list[str]:
     return table(["tokens", *(f"`{impl}`, ms" for impl in impls), *(f"`{impl}`, MiB" for impl in impls)], rows())
 
 
+def _case(its: Cases, batch: int, length: int) -> dict[str, Any] | None:
+    return next((row for row in its.values() if (row["batch_size"], row["kv_len"]) == (batch, length)), None)
+
+
+def _fastest(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """Whom none of the others beats."""
+    return [impl for impl, row in rows.items() if not any(faster(other, row) for other in rows.values())]
+
+
+def _against(its: Cases | None, other: Cases) -> str:
+    common = [case for case in its or {} if case in other]
+    if not its or not common:
+        return "-"
+    wins = sum(faster(its[case], other[case]) for case in common)
+    over = f" of {len(common)}" if len(common) < len(other) else ""
+    return f"{spread(ratios(its, other))}, faster in {wins}{over}"
+
+
+def _order(impl: str, columns: list[dict[str, Cases]]) -> tuple[int, float]:
+    """By the first column that has it."""
+    at = next(i for i, found in enumerate(columns) if impl in found)
+    return at, geometric_mean(ratios(columns[at][impl], columns[at]["fa2"]))
+
+
+def _bold(text: str, bold: bool) -> str:
+    return f"**{text}**" if bold else text
+
+
 def _mib(row: dict[str, Any]) -> str:
     return f"{row['peak_memory_bytes'] / 2**20:.0f} ({row['workspace_bytes'] / 2**20:.0f})"
 
 
+TABLES = (overview, flux, compiled, fastest, winners, winners_compiled, decode, memory, grid, fusion)
+
+
 def main() -> int:
-    for made in (compiled, winners, memory, fusion):
+    for made in TABLES:
         print("\n".join(["", *made()]))
     return 0
 
