@@ -96,11 +96,14 @@ def test_rates_follow_the_latency_that_ranks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "timer", "kernels", "levels_ms"),
+    ("column", "timer", "kernels", "open_ms"),
     [
         ("latency_ms", "graph", (2,), 0.8e-3),
         ("sustained_ms", "graph", (2,), 0.8e-3),
-        ("kernel_ms", "graph", (2,), 0.0),
+        ("kernel_ms", "graph", (2,), 2e-3),
+        ("kernel_ms", "graph", (1,), 0.0),
+        ("latency_ms", "kernel", (3,), 3e-3),
+        ("sustained_ms", "kernel", (3,), 0.0),
         ("events_ms", "graph", (2,), 0.0),
         ("latency_ms", "events", (2,), 0.0),
         ("latency_ms", "graph", (1,), 0.0),
@@ -109,15 +112,17 @@ def test_rates_follow_the_latency_that_ranks() -> None:
         ("latency_ms", "graph", (2, 3), 1.2e-3),
     ],
 )
-def test_levels_are_of_several_kernels_in_a_graph(
-    column: str, timer: str, kernels: tuple[int | None, ...], levels_ms: float
+def test_a_timer_leaves_something_open_of_several_kernels(
+    column: str, timer: str, kernels: tuple[int | None, ...], open_ms: float
 ) -> None:
-    """A load replays the same graph. Where no process saw the kernels there may be two; one that saw them knows."""
+    """A graph its level, in a load as well; CUPTI's times what lies between kernels. Where no process saw the kernels
+    there may be two; one that saw them knows.
+    """
     one = of(*(row(0.02, timer=timer, kernel_count=number) for number in kernels), column=column)
-    assert one.levels_ms == pytest.approx(levels_ms)
+    assert one.open_ms == pytest.approx(open_ms)
 
 
-def test_a_process_without_a_latency_has_no_levels() -> None:
+def test_a_process_without_a_latency_leaves_nothing_open() -> None:
     """What failed says nothing of how many kernels those ran that are ok."""
     failed = values(POINT, status=Status.CRASHED, timer="graph", kernel_count=9)
-    assert of(row(0.02, timer="graph", kernel_count=2), failed).levels_ms == pytest.approx(0.8e-3)
+    assert of(row(0.02, timer="graph", kernel_count=2), failed).open_ms == pytest.approx(0.8e-3)

@@ -101,6 +101,8 @@ def test_a_tie_by_the_levels_of_a_graph_is_said_to_be_one() -> None:
     assert f"2 of 2 cases are ties between fa2 and flex. 1 of the ties rests {told}" in said(0.7, 0.05)
     assert f"2 of the ties rest {told}" in said(0.7, 0.6)
     assert "levels" not in said(0.05) + said(1.0) + said(0.7, timer="events")
+    between = "what lies between the kernels of a call: differences up to 1 us a kernel were not taken for real"
+    assert said(1.8, timer="kernel").endswith(f"The tie rests on {between}.")
 
 
 def test_marks_on_the_next_and_on_the_baseline_are_said_too() -> None:

@@ -32,8 +32,12 @@ HOST_FLOOR = 0.5
 #: A process is on one of them, whatever the implementation (docs/measurement.md, Two levels of a graph).
 LEVEL_MS = 0.4e-3
 
-#: The fewest kernels of a call with two levels: so many are taken for granted where they could not be seen.
-LEVELLED = 2
+#: What CUPTI's times of a short call's kernels leave out at most, in ms for each of several: what lies between two, and
+#: a graph has in its time (docs/measurement.md, Two levels of a graph).
+GAP_MS = 1e-3
+
+#: The fewest kernels of which both hold: so many are taken for granted where they could not be seen.
+_SEVERAL = 2
 
 #: How the mark of a result begins that is not in the case's own precision; its class follows.
 PRECISION = "precision "
@@ -72,8 +76,8 @@ class Measurement:
     """What became of one label in one case.
 
     `latency_ms` is the median over the processes that are ok, by the case's timer, else None; `ranked` says
-    whether it may be compared. `rows` are the records behind it, `ok` counts those with a latency. `levels_ms` is how
-    far apart the latencies of two processes may be by a graph's levels alone, 0 where there are none.
+    whether it may be compared. `rows` are the records behind it, `ok` counts those with a latency. `open_ms` is the
+    difference that the timer leaves open: what LEVEL_MS and GAP_MS make of the call's kernels.
     """
 
     label: Label
@@ -84,7 +88,7 @@ class Measurement:
     ok: int
     rows: tuple[Row, ...]
     marks: tuple[str, ...]
-    levels_ms: float = 0.0
+    open_ms: float = 0.0
 
     @property
     def precision(self) -> str:
@@ -148,21 +152,21 @@ def measure(label: Label, rows: list[Row], column: str, extra: tuple[str, ...] =
     within = [_within(row, *_ENDS[column]) for row in ok] if column in _ENDS else []
     interval = _interval(medians, [one for one in within if one is not None])
     ranked = not any(flag in flags for flag in NOT_RANKED)
-    levels = _levels_ms(ok, column)
-    return Measurement(label, status, median(medians), interval, ranked, len(ok), tuple(rows), tuple(marks), levels)
+    left = _open_ms(ok, column)
+    return Measurement(label, status, median(medians), interval, ranked, len(ok), tuple(rows), tuple(marks), left)
 
 
 def beats(fast: Measurement, slow: Measurement) -> bool:
     """Whether `fast` may be said to be faster than `slow`: the one rule behind wins, ties, bold and verdicts.
 
-    The intervals must be disjoint, and the difference above what `_floor` and the levels of either side's graph say.
+    The intervals must be disjoint, and the difference above what `_floor` says and what either's timer leaves open.
     """
-    levels = max(fast.levels_ms, slow.levels_ms) / (fast.latency_ms or math.inf)
-    return _apart(fast, slow, max(_floor(fast, slow), levels))
+    left = max(fast.open_ms, slow.open_ms) / (fast.latency_ms or math.inf)
+    return _apart(fast, slow, max(_floor(fast, slow), left))
 
 
-def levelled(fast: Measurement, slow: Measurement) -> bool:
-    """Whether `fast` would beat `slow` but for the levels of a graph."""
+def left_open(fast: Measurement, slow: Measurement) -> bool:
+    """Whether `fast` would beat `slow` but for what the timer leaves open."""
     return _apart(fast, slow, _floor(fast, slow)) and not beats(fast, slow)
 
 
@@ -197,15 +201,20 @@ def unbeaten(ranked: dict[str, Measurement]) -> tuple[str, ...]:
     return tuple(text for text, one in ranked.items() if not beats(next(iter(ranked.values())), one))
 
 
-def _levels_ms(ok: list[Row], column: str) -> float:
-    """How far apart a graph's levels of some processes' latencies are at most, in ms; 0 below LEVELLED kernels.
+def _open_ms(ok: list[Row], column: str) -> float:
+    """What the timer of some processes' latencies leaves open at most, in ms; 0 for calls of one kernel.
 
-    A load of what is timed by a graph is replays of it; CUPTI's times of the kernels have no levels.
+    A load of what is timed by a graph is replays of it, and one of what CUPTI times is not its times.
     """
-    if column not in _ENDS or not any(row["timer"] == "graph" for row in ok):
+    timers = {row["timer"] for row in ok}
+    if column == "kernel_ms" or (column == "latency_ms" and "kernel" in timers):
+        each = GAP_MS
+    elif column in _ENDS and "graph" in timers:
+        each = LEVEL_MS
+    else:
         return 0.0
-    kernels = max((row["kernel_count"] for row in ok if row["kernel_count"] is not None), default=LEVELLED)
-    return LEVEL_MS * kernels if kernels >= LEVELLED else 0.0
+    kernels = max((row["kernel_count"] for row in ok if row["kernel_count"] is not None), default=_SEVERAL)
+    return each * kernels if kernels >= _SEVERAL else 0.0
 
 
 def _positive(value: float | None) -> bool:

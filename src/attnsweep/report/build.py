@@ -24,7 +24,7 @@ from attnsweep.report.tables import to_markdown
 from attnsweep.report.text import count, markdown
 from attnsweep.report.timers import timer_table
 from attnsweep.report.verdict import verdict
-from attnsweep.report.words import HOST_RULE, LEVEL_RULE, RULE, boards, no_plot, split, title
+from attnsweep.report.words import GAP_RULE, HOST_RULE, LEVEL_RULE, RULE, boards, no_plot, split, title
 
 METHOD = (
     "Each measurement ran alone in a process of its own. Outputs are compared with a reference of higher "
@@ -42,8 +42,9 @@ METHOD = (
     "Several processes of one cell: the latency is the median of theirs. With fewer than "
     f"{ENOUGH} processes the interval is the widest one within a process, stretched to the range of the "
     f"processes' medians; from {ENOUGH} on it is the 95% interval of the median over processes.",
-    f"The fastest is bold. {RULE} {HOST_RULE} {LEVEL_RULE} Otherwise it is a tie, and all of them are bold: the data "
-    "do not say which is faster. Results flagged implausible, unchecked or loose_check are shown and not ranked.",
+    f"The fastest is bold. {RULE} {HOST_RULE} {LEVEL_RULE} {GAP_RULE} Otherwise it is a tie, and all of them are bold: "
+    "the data do not say which is faster. Results flagged implausible, unchecked or loose_check are shown and not "
+    "ranked.",
     "Processes are pooled only where host, GPU, driver, torch, JAX, the library's version, the configuration, timing "
     "preset and sweep agree. Of groups that differ in more than timing preset or sweep the newest counts; of the "
     "others the one with most processes that are ok, of equals the newest, but none from before an incorrect output; "

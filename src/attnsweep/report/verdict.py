@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from attnsweep.flags import NOT_RANKED
-from attnsweep.report.aggregate import FLOOR, HOST_FLOOR, LEVEL_MS, levelled
+from attnsweep.report.aggregate import FLOOR, GAP_MS, HOST_FLOOR, LEVEL_MS, left_open
 from attnsweep.report.labels import Label
 from attnsweep.report.notes import BEARING, LOAD, bearing
 from attnsweep.report.sections import CaseRow, Section, Standing
@@ -46,7 +46,7 @@ def verdict(section: Section) -> str:
             said += _next(section, first, tied)
             after = _after(section, first, tied)
         leading = list(dict.fromkeys([*leading, *(_pair(section, ties) or [first])]))
-        said += _levelled(ties)
+        said += _left_open(ties)
     said += _marks(section, leading, after)
     if any(_unsure(case) for case in cases if len(case.fastest) < len(case.ranked)):
         least = HOST_FLOOR if any(case.timer == "host" for case in cases) else FLOOR
@@ -185,15 +185,27 @@ def _pair(section: Section, ties: list[CaseRow]) -> list[str]:
     return tied if len(tied) == 2 and not _akin([section.labels[text] for text in tied]) else []
 
 
-def _levelled(ties: list[CaseRow]) -> list[str]:
-    """A sentence on the ties that would be none but for the levels of a graph; none where there are none."""
-    found = [[case.measured[text] for text in case.fastest] for case in ties]
-    number = sum(any(levelled(first, other) for other in others) for first, *others in found)
-    if not number:
-        return []
-    some = "The tie rests" if len(ties) == 1 else f"{number} of the ties {'rests' if number == 1 else 'rest'}"
-    least = f"{1e3 * LEVEL_MS:g} us a kernel"
-    return [f"{some} on the two levels of a CUDA graph: differences up to {least} were not taken for real"]
+def _left_open(ties: list[CaseRow]) -> list[str]:
+    """A sentence on the ties by a graph, and one on those by CUPTI's times, that would be none but for what the timer
+    leaves open; none where there are none.
+    """
+    by = {
+        False: ("the two levels of a CUDA graph", LEVEL_MS),
+        True: ("what lies between the kernels of a call", GAP_MS),
+    }
+    found = Counter(case.timer == "kernel" for case in ties if _rests(case))
+    said = []
+    for by_kernel, number in found.items():
+        why, each = by[by_kernel]
+        some = "The tie rests" if len(ties) == 1 else f"{number} of the ties {'rests' if number == 1 else 'rest'}"
+        said.append(f"{some} on {why}: differences up to {1e3 * each:g} us a kernel were not taken for real")
+    return said
+
+
+def _rests(tie: CaseRow) -> bool:
+    """Whether what leads a tie would beat another of it but for what the timer leaves open."""
+    first, *others = (tie.measured[text] for text in tie.fastest)
+    return any(left_open(first, other) for other in others)
 
 
 def _gain(section: Section, text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attnsweep.report.aggregate import FLOOR, HOST_FLOOR, INTERVALS, LEVEL_MS, MEASURED, Measurement, sure
+from attnsweep.report.aggregate import FLOOR, GAP_MS, HOST_FLOOR, INTERVALS, LEVEL_MS, MEASURED, Measurement, sure
 from attnsweep.report.sections import CASE_FIELDS, CaseRow, Section
 from attnsweep.report.text import count, digits, line, listing, percent, whole
 
@@ -40,6 +40,11 @@ LEVEL_RULE = (
     "A call of two or more kernels takes one of two times in a CUDA graph, and which one is chance: by a graph a win "
     f"needs a difference above {1e3 * LEVEL_MS:g} us for each kernel of the call that has more, however many processes "
     "there are."
+)
+#: And where CUPTI's times of the kernels rank a case.
+GAP_RULE = (
+    f"CUPTI's times of the kernels leave out what lies between those of a call: by the timer kernel a win needs a "
+    f"difference above {1e3 * GAP_MS:g} us for each kernel of the call that has more, where that has several."
 )
 
 
@@ -133,7 +138,8 @@ def floor(section: Section) -> str:
         return ""
     rules = [] if all(map(sure, able)) else [RULE]
     rules += [HOST_RULE] if rules and any(case.timer == "host" for case in section.cases) else []
-    rules += [LEVEL_RULE] if any(one.levels_ms for one in able) else []
+    left_open = {case.timer == "kernel" for case in section.cases if any(one.open_ms for one in case.ranked.values())}
+    rules += [rule for by_kernel, rule in ((False, LEVEL_RULE), (True, GAP_RULE)) if by_kernel in left_open]
     return " ".join(rules)
 
 
