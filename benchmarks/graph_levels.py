@@ -26,8 +26,6 @@ _REST_S = 0.02
 
 def main() -> None:
     """One variant in a process of its own."""
-    if len(sys.argv) != 2 or sys.argv[1] not in STEPS:
-        raise SystemExit(f"usage: python benchmarks/graph_levels.py {'|'.join(STEPS)}")
     step, kept = STEPS[sys.argv[1]], []
     graph = captured(attention)
     readings = [reading(graph)]
@@ -124,6 +122,8 @@ STEPS: dict[str, Callable[[int], Any]] = {
 }
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1] not in STEPS:
+        raise SystemExit(f"usage: python benchmarks/graph_levels.py {'|'.join(STEPS)}")
     COPIES, TINY = inputs(), torch.zeros(8, device="cuda")
     SM_COUNT = torch.cuda.get_device_properties(0).multi_processor_count
     CLOCK = smclock.of(torch.cuda.current_stream().cuda_stream, SM_COUNT)

@@ -402,6 +402,29 @@ sys.exit(main(["impl=naive"]))
     assert (found.returncode, found.stdout, found.stderr) == (130, "", "")
 
 
+def test_a_signal_in_an_import_waits_with_importlib_there_too(tmp_path: Path) -> None:
+    """The frozen modules have other names then. A class that is being made would turn the interrupt into a RuntimeError
+    (in Python 3.11).
+    """
+    code = """
+import importlib, os, signal, sys
+class Field:
+    def __set_name__(self, owner, name):
+        os.kill(os.getpid(), signal.SIGTERM)
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "hydra.errors":
+            class Owner:
+                field = Field()
+            print("imported on")
+sys.meta_path.insert(0, Interrupt())
+from attnsweep.cli import main
+sys.exit(main(["impl=naive"]))
+"""
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout, found.stderr) == (143, "imported on\n", "")
+
+
 @pytest.mark.parametrize("sweeper", ["attnsweep", "basic"])
 @pytest.mark.parametrize("code", [130, 143])
 def test_a_signal_ends_another_launchers_loop_too(sweeps: Sweeps, code: int, sweeper: str) -> None:

@@ -121,7 +121,28 @@ def test_a_stream_that_is_not_known_is_not_marked(monkeypatch):
     assert proven(monkeypatch, [FLASH], marks=[]).columns["kernel_count"] == 1
 
 
-def test_where_cupti_does_not_see_the_marks_nothing_is_proven(monkeypatch):
-    """That it saw no kernel says nothing of the call then."""
-    story = proven(monkeypatch, [], marks=MARKS[:1])
+@pytest.mark.parametrize(
+    ("seen", "marks"),
+    [
+        ([], MARKS[:1]),
+        ([], MARKS[1:]),
+        ([FLASH], MARKS[:1]),
+        ([FLASH], MARKS[1:]),
+        ([ran(FLASH, 0, 0)], MARKS),
+    ],
+    ids=["no last one", "no first one", "no last one, a kernel", "no first one, a kernel", "no times"],
+)
+def test_where_cupti_does_not_see_the_marks_nothing_is_proven(monkeypatch, seen, marks):
+    """That it saw no kernel, or one beside a mark, says nothing of the call then."""
+    story = proven(monkeypatch, seen, marks=marks)
+    assert (story.flags, story.tracer) == ({"unproven"}, None)
+
+
+def test_where_cupti_sees_neither_mark_nothing_is_proven(monkeypatch):
+    """Nor do kernels of the call's own."""
+    twice = [ran(FLASH, MS + US, MS + 9 * US), ran(FLASH, MS + 9 * US, MS + 17 * US)]
+    monkeypatch.setattr(cupti, "tracer", lambda synchronize: SimpleNamespace(trace=lambda call: twice))
+    story = worker._Story({}, lambda event: None)
+    case, framework = Case(1, 8, 8, 1, 1, 16, 16), SimpleNamespace(on_gpu=True, device_events=True, synchronize=None)
+    story._prove(framework, case, SimpleNamespace(kernels={}), lambda: None)
     assert (story.flags, story.tracer) == ({"unproven"}, None)

@@ -41,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 #: What no exception may cut short: callbacks of an import swallow it, now and then; tidying up after one, argparse (of
-#: Python 3.11) and OmegaConf fail on what they have not set yet, and that is what arrives.
-_UNDISTURBED = ("_frozen_importlib", "_frozen_importlib_external", "argparse", "omegaconf", "weakref")
+#: Python 3.11) and OmegaConf fail on what they have not set yet, and that is what arrives. The frozen modules call
+#: themselves by the names in importlib once that is imported.
+_UNDISTURBED = ("_frozen_importlib", "_frozen_importlib_external", "importlib", "argparse", "omegaconf", "weakref")
 #: A signal that comes there is taken up again after this many seconds; and one that came elsewhere, should a destructor
 #: have swallowed what it raised and all go on as if nobody had asked.
 _AGAIN_S, _SWALLOWED_S = 0.01, 0.5

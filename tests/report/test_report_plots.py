@@ -12,6 +12,7 @@ from report_records import prefill, values
 from test_report_outputs import POINT, drawn_texts, svg
 
 from attnsweep.errors import Status
+from attnsweep.report.captions import heading
 from attnsweep.report.derive import derive
 from attnsweep.report.labels import Label
 from attnsweep.report.sections import Derived
@@ -115,3 +116,11 @@ def test_plots_over_several_boards_say_so(tmp_path: Path) -> None:
     derived = derive([values(POINT), values(prefill(1, 4096), gpu_uuid="GPU-2")])
     for kind in ("latency", "winners"):
         assert "cases on 2 GPUs" in " ".join(drawn_texts(svg(derived, tmp_path / kind, kind)))
+
+
+def test_the_star_is_explained_where_a_label_that_has_it_is_drawn() -> None:
+    """A quantised one among those that are left out says nothing of what is there."""
+    quantised = values(POINT, "sage", latency_ms=0.5, precision_class="int8")
+    section = derive([values(POINT, "fa2", latency_ms=1.0), quantised]).sections[0]
+    for drawn, said in ((["fa2", "sage"], True), (["fa2"], False)):
+        assert ("own precision: *" in " ".join(heading(section, 9.0, drawn))) is said

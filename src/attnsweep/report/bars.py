@@ -35,7 +35,8 @@ def winner_bars(section: Section, styles: dict[str, Style]) -> Figure:
     ends = [4.2 * length / longest + 0.072 * len(note) for length, note in zip(lengths, notes, strict=True)]
     right = 0.2 + max(0.0, *(end - 4.2 for end in ends))
     width = left + 4.2 + right
-    above = 0.22 + 0.175 * len(heading(section, width, told))
+    drawn = [one.label.text for one in standings]
+    above = 0.22 + 0.175 * len(heading(section, width, drawn, told))
     height = above + 0.29 * len(labels) + 0.65
     figure = Figure(figsize=(width, height))
     top = 1 - above / height
@@ -73,7 +74,7 @@ def winner_bars(section: Section, styles: dict[str, Style]) -> Figure:
     else:
         ax.axvline(1.0, color="#444444", linewidth=0.9, linestyle=(0, (2, 2)))
         ax.set_xlabel(drawable(f"speed-up over {section.baseline} (geometric mean)", 70))
-    set_heading(figure, section, width, told)
+    set_heading(figure, section, width, drawn, told)
     return figure
 
 

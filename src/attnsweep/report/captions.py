@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from attnsweep.report.aggregate import PRECISION
@@ -39,8 +40,9 @@ def starred(section: Section, text: str) -> bool:
     return not native
 
 
-def heading(section: Section, width: float, shown: str = "", timed: bool = True) -> list[str]:
-    """Title above, what is constant, what the star means and what is `shown` below, wrapped to the figure's width.
+def heading(section: Section, width: float, drawn: Iterable[str], shown: str = "", timed: bool = True) -> list[str]:
+    """Title above, what is constant, what the star means where one of the labels `drawn` has it, and what is `shown`
+    below, wrapped to the figure's width.
 
     What is not `timed` has no timer.
     """
@@ -50,12 +52,14 @@ def heading(section: Section, width: float, shown: str = "", timed: bool = True)
     below = "; ".join(part for part in (constants(section), f"timer {timer}" if timer and timed else "") if part)
     boards = len(boards_of(section))
     below += f"; cases on {boards} GPUs" if boards > 1 and timed else ""
-    if any(starred(section, one.label.text) for one in section.standings):
+    if any(starred(section, text) for text in drawn):
         below += ("; " if below else "") + "not in the case's own precision: *"
     for told in (below, shown):
         lines += textwrap.wrap(drawable(told, 2 * room), room)
     return lines
 
 
-def set_heading(figure: Figure, section: Section, width: float, shown: str = "", timed: bool = True) -> None:
-    figure.suptitle("\n".join(heading(section, width, shown, timed)), x=0.1 / width, ha="left", fontsize=10)
+def set_heading(
+    figure: Figure, section: Section, width: float, drawn: Iterable[str], shown: str = "", timed: bool = True
+) -> None:
+    figure.suptitle("\n".join(heading(section, width, drawn, shown, timed)), x=0.1 / width, ha="left", fontsize=10)

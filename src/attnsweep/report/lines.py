@@ -93,7 +93,7 @@ def line_plot(
     told = [] if measure.timed else ["device memory with inputs and outputs"]
     told += [f"{left} more not drawn"] if left > 0 else []
     told += [f"{more} more panels not drawn"] if more > 0 else []
-    set_heading(figure, section, width, "; ".join(told), timed=measure.timed)
+    set_heading(figure, section, width, labels, "; ".join(told), timed=measure.timed)
     unseen: dict[str, Any] = {"linestyle": "none"}
     handles = [Line2D([], [], **(styles[text].line_options() if text in seen else unseen)) for text in labels]
     if ceiling:

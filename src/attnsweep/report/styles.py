@@ -18,7 +18,7 @@ COLOURS = (
     *("#882255", "#B9AC70", "#332288"),
 )
 #: Eleven, so that colour and marker together repeat only after 110 implementations.
-MARKERS = ("o", "s", "^", "D", "v", "p", "<", "h", ">", "d", "8")
+MARKERS = ("o", "s", "^", "D", "v", "p", "<", "h", ">", "d", "P")
 LINES = ("-", (0, (4, 1.6)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)), (0, (7, 2, 1, 1, 1, 2)), (0, (2, 3)))
 
 FONT = "DejaVu Sans"

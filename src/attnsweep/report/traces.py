@@ -146,7 +146,7 @@ def load_plot(section: Section, load: Load, styles: dict[str, Style]) -> Figure:
         below.axvline(0, color="#444444", linewidth=0.8, linestyle=(0, (2, 2)))
     below.set_xlabel("seconds under load")
     below.set_xlim(-0.09 * end, 1.02 * end)
-    set_heading(figure, section, width, _which(section, load), timed=False)
+    set_heading(figure, section, width, [one.text for one in traces], _which(section, load), timed=False)
     handles = [Line2D([], [], **styles[one.text].line_options()) for one in traces]
     draw_legend(figure, handles, shown, "burst to steady load", (1 - legend / width, 1 - 0.55 / height))
     return figure

@@ -102,12 +102,17 @@ def busy_ms(activities: Iterable[Activity]) -> float:
 _OVERLAP_NS = 5_000
 
 
-def stray(seen: list[Activity]) -> Activity | None:
+def stray(seen: list[Activity], mark_ms: float) -> Activity | None:
     """An activity that is not between two marks of the stream, of one name, the first and the last to begin; or None.
 
-    Such a one waited for nothing in the stream, or nothing in the stream waited for it: it ran in another.
+    Such a one waited for nothing in the stream, or nothing in the stream waited for it: it ran in another. Raises
+    CuptiFailed where the first is not a mark of `mark_ms`, or there is no other, or one has no times (CUPTI's are 0).
     """
-    first, last = seen[0], seen[-1]
+    first, *others = seen or [Activity(0, 0, "", copy=False)]
+    marked = first.end - first.start >= mark_ms * 1e6 / 2 and any(one.name == first.name for one in others)
+    if not marked or not all(one.end for one in seen):
+        raise CuptiFailed("it did not see what marks the stream")
+    last = seen[-1]
     if last.name != first.name:
         return last
     earliest, latest = first.end - _OVERLAP_NS, last.start + _OVERLAP_NS
