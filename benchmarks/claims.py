@@ -14,16 +14,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from attnsweep.report import labels as naming
+from attnsweep.report.aggregate import Measurement, beats, measure
+
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 #: An implementation and its compile mode.
 Label = tuple[str, str]
 Cases = dict[str, dict[str, Any]]
-
-#: Below this one process is not faster than another.
-FLOOR = 0.02
-#: ms a kernel, more than a graph of short kernels may gain or lose at once (docs/results/protocol/graph-levels.md).
-GRAPH_STEP = 0.0004
 
 _COLUMNS = [
     "impl",
@@ -35,8 +33,13 @@ _COLUMNS = [
     "flags",
     "timer",
     "latency_ms",
+    "latency_ci_low_ms",
+    "latency_ci_high_ms",
     "kernel_ms",
     "kernel_count",
+    "impl_version",
+    "precision_class",
+    "autotuned_configs",
     "tflops",
     "tokens_per_s",
     "batch_size",
@@ -54,7 +57,7 @@ def read(sweep: str, scenario: str, direction: str = "fwd") -> dict[Label, Cases
     for row in file.read(columns=held).to_pylist():
         its = (row["scenario"], row["direction"]) == (scenario, direction)
         if row["status"] == "ok" and its and not row["impl"].startswith("ceiling_"):
-            found.setdefault((row["impl"], row["compile"]), {})[row["case"]] = row
+            found.setdefault((row["impl"], row["compile"]), {})[row["case"]] = dict.fromkeys(_COLUMNS) | row
     return found
 
 
@@ -66,17 +69,23 @@ def as_run(found: dict[Label, Cases]) -> dict[str, Cases]:
 
 def pair(one: dict[str, Any], other: dict[str, Any]) -> tuple[float, float]:
     """ms of both, by their timer where it is the same, else by the kernels' own time."""
-    column = "latency_ms" if one.get("timer") == other.get("timer") else "kernel_ms"
+    column = _column(one, other)
     return one[column], other[column]
 
 
 def faster(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether one takes less time than another by more than one process of each can tell."""
-    less, more = pair(one, other)
-    step = 0.0
-    if one["timer"] == other["timer"] == "graph" and max(one["kernel_count"], other["kernel_count"]) > 1:
-        step = GRAPH_STEP * max(one["kernel_count"], other["kernel_count"])
-    return less < more * (1 - FLOOR) and more - less > step
+    """Whether one is faster than another by the rule of reports."""
+    column = _column(one, other)
+    return beats(_measured(one, column), _measured(other, column))
+
+
+def _column(one: dict[str, Any], other: dict[str, Any]) -> str:
+    return "latency_ms" if one["timer"] == other["timer"] else "kernel_ms"
+
+
+def _measured(row: dict[str, Any], column: str) -> Measurement:
+    text = f"{row['impl']} ({row['compile']})"
+    return measure(naming.Label(row["impl"], "", row["compile"], "", text), [row], column)
 
 
 def ratios(one: Cases, other: Cases) -> list[float]:

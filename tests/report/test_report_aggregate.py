@@ -8,7 +8,7 @@ import pytest
 from report_records import prefill, values
 
 from attnsweep.errors import Status
-from attnsweep.report.aggregate import ENOUGH, Measurement, measure
+from attnsweep.report.aggregate import ENOUGH, Measurement, beats, left_open, measure, open_ms
 from attnsweep.report.labels import Label
 
 POINT = prefill(1, 2048)
@@ -96,33 +96,68 @@ def test_rates_follow_the_latency_that_ranks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "timer", "kernels", "open_ms"),
+    ("column", "timer", "kernels", "several", "by_kernel"),
     [
-        ("latency_ms", "graph", (2,), 0.8e-3),
-        ("sustained_ms", "graph", (2,), 0.8e-3),
-        ("kernel_ms", "graph", (2,), 2e-3),
-        ("kernel_ms", "graph", (1,), 0.0),
-        ("latency_ms", "kernel", (3,), 3e-3),
-        ("sustained_ms", "kernel", (3,), 0.0),
-        ("events_ms", "graph", (2,), 0.0),
-        ("latency_ms", "events", (2,), 0.0),
-        ("latency_ms", "graph", (1,), 0.0),
-        ("latency_ms", "graph", (None,), 0.8e-3),
-        ("latency_ms", "graph", (None, 1), 0.0),
-        ("latency_ms", "graph", (2, 3), 1.2e-3),
+        ("latency_ms", "graph", (2,), 2, False),
+        ("sustained_ms", "graph", (2,), 2, False),
+        ("kernel_ms", "graph", (2,), 2, True),
+        ("kernel_ms", "graph", (1,), 0, True),
+        ("latency_ms", "kernel", (3,), 3, True),
+        ("sustained_ms", "kernel", (3,), 0, False),
+        ("events_ms", "graph", (2,), 0, False),
+        ("latency_ms", "events", (2,), 0, False),
+        ("latency_ms", "graph", (1,), 0, False),
+        ("latency_ms", "graph", (None,), 2, False),
+        ("latency_ms", "graph", (None, 1), 0, False),
+        ("latency_ms", "graph", (2, 3), 3, False),
     ],
 )
 def test_a_timer_leaves_something_open_of_several_kernels(
-    column: str, timer: str, kernels: tuple[int | None, ...], open_ms: float
+    column: str, timer: str, kernels: tuple[int | None, ...], several: int, by_kernel: bool
 ) -> None:
-    """A graph its level, in a load as well; CUPTI's times what lies between kernels. Where no process saw the kernels
-    there may be two; one that saw them knows.
+    """A graph, in a load as well, and CUPTI's times. Where no process saw the kernels there may be two; one that saw
+    them knows.
     """
     one = of(*(row(0.02, timer=timer, kernel_count=number) for number in kernels), column=column)
-    assert one.open_ms == pytest.approx(open_ms)
+    assert (one.several, one.by_kernel) == (several, by_kernel)
 
 
 def test_a_process_without_a_latency_leaves_nothing_open() -> None:
     """What failed says nothing of how many kernels those ran that are ok."""
     failed = values(POINT, status=Status.CRASHED, timer="graph", kernel_count=9)
-    assert of(row(0.02, timer="graph", kernel_count=2), failed).open_ms == pytest.approx(0.8e-3)
+    assert of(row(0.02, timer="graph", kernel_count=2), failed).several == 2
+
+
+@pytest.mark.parametrize(
+    ("fast", "slow", "open_us"),
+    [
+        ((1, "graph"), (1, "graph"), 0.0),
+        ((2, "graph"), (2, "graph"), 0.9),
+        ((1, "graph"), (3, "graph"), 1.35),
+        ((3, "graph"), (1, "graph"), 1.35),
+        ((3, "graph"), (9, "events"), 1.35),
+        ((1, "kernel"), (1, "kernel"), 0.0),
+        ((1, "kernel"), (10, "kernel"), 7.0),
+        ((10, "kernel"), (1, "kernel"), 10.0),
+        ((2, "kernel"), (5, "kernel"), 5.5),
+    ],
+)
+def test_what_a_timer_leaves_open_between_two(fast: tuple[int, str], slow: tuple[int, str], open_us: float) -> None:
+    """By a graph either may be on another level; by CUPTI's times the faster lacks its gaps, and the slower may
+    take less.
+    """
+    one, other = (of(row(0.02, timer=timer, kernel_count=number)) for number, timer in (fast, slow))
+    assert open_ms(one, other) == pytest.approx(open_us / 1e3)
+
+
+@pytest.mark.parametrize(
+    ("fast", "slow", "won"),
+    [((5, 1), (24, 20), True), ((14, 1), (24, 12), True), ((14, 1), (22.3, 12), False), ((14, 2), (17.3, 2), False)],
+)
+def test_by_the_kernels_times_each_of_two_counts_with_its_own_kernels(
+    fast: tuple[float, int], slow: tuple[float, int], won: bool
+) -> None:
+    """A call of one kernel has no gaps, however many the slower one has; us and kernels."""
+    one, other = (of(row(us / 1e3, width=1e-3, timer="kernel", kernel_count=number)) for us, number in (fast, slow))
+    assert (beats(one, other), left_open(one, other)) == (won, not won)
+    assert not beats(other, one)

@@ -117,7 +117,8 @@ def test_an_unknown_interval_overlaps_everything_within_the_floor(slower: float,
         (1, 1.0, (2, 2), True),
         (5, 1.0, (1, 3), False),
         (5, 1.0, (3, 1), False),
-        (5, 1.3, (3, 1), True),
+        (5, 1.3, (3, 1), False),
+        (5, 1.4, (3, 1), True),
         (5, 0.1, (1, 1), True),
         (1, 0.7, (1, 1), True),
         (5, 0.7, (None, 1), False),
@@ -127,7 +128,7 @@ def test_an_unknown_interval_overlaps_everything_within_the_floor(slower: float,
 def test_within_the_levels_of_a_graph_nothing_wins(
     processes: int, further_us: float, kernels: tuple[int | None, int | None], won: bool
 ) -> None:
-    """0.4 us for each kernel of the call that has more, for a second one on; those that were not seen may be two."""
+    """0.45 us for each kernel of the call that has more, for a second one on; those that were not seen may be two."""
     times_ms = {"fa2": 14e-3, "flex": (14 + further_us) * 1e-3}
     rows = [
         several(impl, ms, processes, timer="graph", kernel_count=number)
@@ -148,15 +149,15 @@ def test_few_processes_by_a_graph_keep_the_floor_too() -> None:
     ("others", "kernels", "further_us", "won"),
     [
         (("events", "events"), 2, 0.7, True),
-        (("graph", "kernel"), 2, 1.8, False),
-        (("graph", "kernel"), 2, 2.3, True),
+        (("graph", "kernel"), 2, 3.4, False),
+        (("graph", "kernel"), 2, 3.6, True),
         (("graph", "kernel"), 1, 0.7, True),
-        (("kernel", "kernel"), 2, 1.8, False),
+        (("kernel", "kernel"), 2, 3.3, False),
     ],
 )
 def test_other_timers_have_no_levels(others: tuple[str, str], kernels: int, further_us: float, won: bool) -> None:
-    """Of several kernels by events 5 % is a win; the kernels' own time, where it ranks them, says nothing of 1 us a
-    kernel.
+    """Of several kernels by events 5 % is a win; the kernels' own time, where it ranks them, says nothing of 1 us for
+    each of the faster and 0.7 us for each of the slower.
     """
     times = zip(("fa2", "flex"), (14e-3, (14 + further_us) * 1e-3), others, strict=True)
     rows = [one for impl, ms, timer in times for one in several(impl, ms, 5, timer=timer, kernel_count=kernels)]

@@ -30,13 +30,15 @@ HOST_FLOOR = 0.5
 
 #: How far apart, in ms for each kernel, the two levels are at most that a call of several kernels has in a CUDA graph.
 #: A process is on one of them, whatever the implementation (docs/measurement.md, Two levels of a graph).
-LEVEL_MS = 0.4e-3
+LEVEL_MS = 0.45e-3
 
-#: What CUPTI's times of a short call's kernels leave out at most, in ms for each of several: what lies between two, and
-#: a graph has in its time (docs/measurement.md, Two levels of a graph).
+#: By how much longer at most a short call takes in a graph than CUPTI's times of its kernels say, in ms for each of
+#: several, since what lies between two is in the graph's time alone; and by how much less it was seen to take
+#: (docs/measurement.md, Two levels of a graph).
 GAP_MS = 1e-3
+EXCESS_MS = 0.7e-3
 
-#: The fewest kernels of which both hold: so many are taken for granted where they could not be seen.
+#: The fewest kernels of which these hold: so many are taken for granted where they could not be seen.
 _SEVERAL = 2
 
 #: How the mark of a result begins that is not in the case's own precision; its class follows.
@@ -76,8 +78,9 @@ class Measurement:
     """What became of one label in one case.
 
     `latency_ms` is the median over the processes that are ok, by the case's timer, else None; `ranked` says
-    whether it may be compared. `rows` are the records behind it, `ok` counts those with a latency. `open_ms` is the
-    difference that the timer leaves open: what LEVEL_MS and GAP_MS make of the call's kernels.
+    whether it may be compared. `rows` are the records behind it, `ok` counts those with a latency. `several` is how
+    many kernels a call has, 0 where it is one or the timer leaves nothing open of several; `by_kernel` says that the
+    latency is CUPTI's times of them.
     """
 
     label: Label
@@ -88,7 +91,8 @@ class Measurement:
     ok: int
     rows: tuple[Row, ...]
     marks: tuple[str, ...]
-    open_ms: float = 0.0
+    several: int = 0
+    by_kernel: bool = False
 
     @property
     def precision(self) -> str:
@@ -152,22 +156,37 @@ def measure(label: Label, rows: list[Row], column: str, extra: tuple[str, ...] =
     within = [_within(row, *_ENDS[column]) for row in ok] if column in _ENDS else []
     interval = _interval(medians, [one for one in within if one is not None])
     ranked = not any(flag in flags for flag in NOT_RANKED)
-    left = _open_ms(ok, column)
-    return Measurement(label, status, median(medians), interval, ranked, len(ok), tuple(rows), tuple(marks), left)
+    timers = {row["timer"] for row in ok}
+    by_kernel = column == "kernel_ms" or (column == "latency_ms" and "kernel" in timers)
+    # A load of what is timed by a graph is replays of it, and one of what CUPTI times is not its times.
+    several = _several(ok) if by_kernel or (column in _ENDS and "graph" in timers) else 0
+    return Measurement(
+        label, status, median(medians), interval, ranked, len(ok), tuple(rows), tuple(marks), several, by_kernel
+    )
 
 
 def beats(fast: Measurement, slow: Measurement) -> bool:
     """Whether `fast` may be said to be faster than `slow`: the one rule behind wins, ties, bold and verdicts.
 
-    The intervals must be disjoint, and the difference above what `_floor` says and what either's timer leaves open.
+    The intervals must be disjoint, and the difference above what `_floor` says and what the timer leaves open.
     """
-    left = max(fast.open_ms, slow.open_ms) / (fast.latency_ms or math.inf)
-    return _apart(fast, slow, max(_floor(fast, slow), left))
+    return _apart(fast, slow, max(_floor(fast, slow), open_ms(fast, slow) / (fast.latency_ms or math.inf)))
 
 
 def left_open(fast: Measurement, slow: Measurement) -> bool:
     """Whether `fast` would beat `slow` but for what the timer leaves open."""
     return _apart(fast, slow, _floor(fast, slow)) and not beats(fast, slow)
+
+
+def open_ms(fast: Measurement, slow: Measurement) -> float:
+    """The difference in ms that the timer leaves open at most between two calls, of which one seems to be faster.
+
+    By CUPTI's times, which may be below what the faster takes and above what the slower does; by a graph its level,
+    on which one of both may be alone.
+    """
+    if fast.by_kernel or slow.by_kernel:
+        return GAP_MS * fast.several + EXCESS_MS * slow.several
+    return LEVEL_MS * max(fast.several, slow.several)
 
 
 def _apart(fast: Measurement, slow: Measurement, floor: float) -> bool:
@@ -201,20 +220,10 @@ def unbeaten(ranked: dict[str, Measurement]) -> tuple[str, ...]:
     return tuple(text for text, one in ranked.items() if not beats(next(iter(ranked.values())), one))
 
 
-def _open_ms(ok: list[Row], column: str) -> float:
-    """What the timer of some processes' latencies leaves open at most, in ms; 0 for calls of one kernel.
-
-    A load of what is timed by a graph is replays of it, and one of what CUPTI times is not its times.
-    """
-    timers = {row["timer"] for row in ok}
-    if column == "kernel_ms" or (column == "latency_ms" and "kernel" in timers):
-        each = GAP_MS
-    elif column in _ENDS and "graph" in timers:
-        each = LEVEL_MS
-    else:
-        return 0.0
+def _several(ok: list[Row]) -> int:
+    """How many kernels a call has; 0 where it is one."""
     kernels = max((row["kernel_count"] for row in ok if row["kernel_count"] is not None), default=_SEVERAL)
-    return each * kernels if kernels >= _SEVERAL else 0.0
+    return kernels if kernels >= _SEVERAL else 0
 
 
 def _positive(value: float | None) -> bool:

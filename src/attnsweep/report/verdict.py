@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from attnsweep.flags import NOT_RANKED
-from attnsweep.report.aggregate import FLOOR, GAP_MS, HOST_FLOOR, LEVEL_MS, left_open
+from attnsweep.report.aggregate import EXCESS_MS, FLOOR, GAP_MS, HOST_FLOOR, LEVEL_MS, beats, left_open
 from attnsweep.report.labels import Label
 from attnsweep.report.notes import BEARING, LOAD, bearing
 from attnsweep.report.sections import CaseRow, Section, Standing
@@ -35,6 +35,7 @@ def verdict(section: Section) -> str:
     after = _after(section, leading[0], {leading[0]}) if len(leading) == 1 else None
     own = section.contenders[0].precision
     ties = [case for case in cases if len(case.fastest) > 1 and case.precision == own]
+    resting = _left_open(ties)
     if ties:
         first, tied = _foremost(section, ties), {text for case in ties for text in case.fastest}
         number = "is a tie" if len(ties) == 1 else "are ties"
@@ -46,11 +47,12 @@ def verdict(section: Section) -> str:
             said += _next(section, first, tied)
             after = _after(section, first, tied)
         leading = list(dict.fromkeys([*leading, *(_pair(section, ties) or [first])]))
-        said += _left_open(ties)
+        said += resting
     said += _marks(section, leading, after)
     if any(_unsure(case) for case in cases if len(case.fastest) < len(case.ranked)):
         least = HOST_FLOOR if any(case.timer == "host" for case in cases) else FLOOR
-        said.append(f"Some of these have no interval: differences above {100 * least:g}% were taken for real")
+        others = "other differences" if resting else "differences"
+        said.append(f"Some of these have no interval: {others} above {100 * least:g}% were taken for real")
     if len(cases) < len(section.cases):
         missing = len(section.cases) - len(cases)
         said.append(f"{count(missing, 'case')} {'has' if missing == 1 else 'have'} no result at all")
@@ -83,24 +85,37 @@ def _quantised(section: Section) -> list[str]:
     classes = listing(list(dict.fromkeys(quantised.values())))
     if section.contenders[0].precision:
         return [f"All of it is quantised ({classes}): nothing is ranked in the case's own precision"]
-    ratios: dict[str, list[float]] = {text: [] for text in quantised}
-    for case in section.rankable:
-        for text in ratios.keys() & case.ranked.keys():
-            if not case.precision:
-                ratios[text].append(case.ratio(text, case.fastest[0]) or 1.0)
-    compared = {text: found for text, found in ratios.items() if found}
-    if not compared:
+    native = [case for case in section.rankable if not case.precision]
+    found = {text: [case for case in native if text in case.ranked] for text in quantised}
+    ratios = {text: [case.ratio(text, case.fastest[0]) or 1.0 for case in its] for text, its in found.items() if its}
+    if not ratios:
         return [f"Nothing that is quantised ({classes}) has a case in common with a result in the case's own precision"]
-    best = max(compared, key=lambda text: (len(compared[text]), geometric_mean(compared[text])))
-    number, total = len(compared[best]), len(section.rankable)
-    over = f" over {number} of {total}" if number < total else ""
+    best = max(ratios, key=lambda text: (len(ratios[text]), geometric_mean(ratios[text])))
     kinds = f"Of the quantised {best}" if len(quantised) > 1 else f"Quantised, {best}"
-    speed = times(geometric_mean(compared[best]))
-    said = [f"{kinds} ({quantised[best]}) has {speed} the speed of the fastest that is not (geometric mean{over})"]
+    said = [f"{kinds} ({quantised[best]}) {_beside(best, found[best], len(section.rankable))}"]
     only = sum(bool(case.precision) for case in section.rankable)
     if only:
         said.append(f"{count(only, 'case')} {'has' if only == 1 else 'have'} a quantised result only")
     return said
+
+
+def _beside(text: str, cases: list[CaseRow], total: int) -> str:
+    """How a quantised label stands to the fastest that is not over some of `total` cases: by how much where it beats
+    that, or is beaten, in any, else how often it ties.
+    """
+    pairs = [(case.measured[text], case.measured[case.fastest[0]]) for case in cases]
+    speed = geometric_mean([case.ratio(text, case.fastest[0]) or 1.0 for case in cases])
+    faster = sum(beats(mine, its) for mine, its in pairs)
+    slower = sum(beats(its, mine) for mine, its in pairs)
+    ties = len(cases) - faster - slower
+    tied = f"tied with the fastest that is not in {ties} of {count(total, 'case')}"
+    if not (faster if speed > 1 else slower):
+        others = [f"{how} in {number}" for how, number in (("faster", faster), ("slower", slower)) if number]
+        return f"is {listing([tied, *others])}"
+    over = f" over {len(cases)} of {total}" if len(cases) < total else ""
+    return f"has {times(speed)} the speed of the fastest that is not (geometric mean{over})" + (
+        f" and is tied with it in {ties}" if ties else ""
+    )
 
 
 def _winners(section: Section) -> list[str]:
@@ -189,16 +204,16 @@ def _left_open(ties: list[CaseRow]) -> list[str]:
     """A sentence on the ties by a graph, and one on those by CUPTI's times, that would be none but for what the timer
     leaves open; none where there are none.
     """
+    gap = f"{1e3 * GAP_MS:g} us a kernel of the faster call and {1e3 * EXCESS_MS:g} us one of the slower"
     by = {
-        False: ("the two levels of a CUDA graph", LEVEL_MS),
-        True: ("what lies between the kernels of a call", GAP_MS),
+        False: f"the two levels of a CUDA graph: differences up to {1e3 * LEVEL_MS:g} us a kernel",
+        True: f"what lies between the kernels of a call: differences up to {gap}",
     }
     found = Counter(case.timer == "kernel" for case in ties if _rests(case))
     said = []
     for by_kernel, number in found.items():
-        why, each = by[by_kernel]
         some = "The tie rests" if len(ties) == 1 else f"{number} of the ties {'rests' if number == 1 else 'rest'}"
-        said.append(f"{some} on {why}: differences up to {1e3 * each:g} us a kernel were not taken for real")
+        said.append(f"{some} on {by[by_kernel]} were not taken for real")
     return said
 
 

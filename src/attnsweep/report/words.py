@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from attnsweep.report.aggregate import FLOOR, GAP_MS, HOST_FLOOR, INTERVALS, LEVEL_MS, MEASURED, Measurement, sure
+from attnsweep.report.aggregate import (
+    EXCESS_MS,
+    FLOOR,
+    GAP_MS,
+    HOST_FLOOR,
+    INTERVALS,
+    LEVEL_MS,
+    MEASURED,
+    Measurement,
+    sure,
+)
 from attnsweep.report.sections import CASE_FIELDS, CaseRow, Section
 from attnsweep.report.text import count, digits, line, listing, percent, whole
 
@@ -43,8 +53,9 @@ LEVEL_RULE = (
 )
 #: And where CUPTI's times of the kernels rank a case.
 GAP_RULE = (
-    f"CUPTI's times of the kernels leave out what lies between those of a call: by the timer kernel a win needs a "
-    f"difference above {1e3 * GAP_MS:g} us for each kernel of the call that has more, where that has several."
+    "CUPTI's times of the kernels leave out what lies between those of a call, and may be longer than what these take "
+    f"together: by the timer kernel a win needs a difference above {1e3 * GAP_MS:g} us for each kernel of the faster "
+    f"call and {1e3 * EXCESS_MS:g} us for each of the slower, where that call has several."
 )
 
 
@@ -138,7 +149,7 @@ def floor(section: Section) -> str:
         return ""
     rules = [] if all(map(sure, able)) else [RULE]
     rules += [HOST_RULE] if rules and any(case.timer == "host" for case in section.cases) else []
-    left_open = {case.timer == "kernel" for case in section.cases if any(one.open_ms for one in case.ranked.values())}
+    left_open = {one.by_kernel for one in able if one.several}
     rules += [rule for by_kernel, rule in ((False, LEVEL_RULE), (True, GAP_RULE)) if by_kernel in left_open]
     return " ".join(rules)
 
