@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from attnsweep.report import labels as naming
-from attnsweep.report.aggregate import Measurement, beats, measure
+from attnsweep.report.aggregate import Measurement, beats, compared, measure
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
@@ -68,24 +68,20 @@ def as_run(found: dict[Label, Cases]) -> dict[str, Cases]:
 
 
 def pair(one: dict[str, Any], other: dict[str, Any]) -> tuple[float, float]:
-    """ms of both, by their timer where it is the same, else by the kernels' own time."""
-    column = _column(one, other)
-    return one[column], other[column]
+    """ms of both by which reports compare them."""
+    times = compared(_measured(one), _measured(other))
+    assert times is not None
+    return times[0].ms, times[1].ms
 
 
 def faster(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether one is faster than another by the rule of reports."""
-    column = _column(one, other)
-    return beats(_measured(one, column), _measured(other, column))
+    return beats(_measured(one), _measured(other))
 
 
-def _column(one: dict[str, Any], other: dict[str, Any]) -> str:
-    return "latency_ms" if one["timer"] == other["timer"] else "kernel_ms"
-
-
-def _measured(row: dict[str, Any], column: str) -> Measurement:
+def _measured(row: dict[str, Any]) -> Measurement:
     text = f"{row['impl']} ({row['compile']})"
-    return measure(naming.Label(row["impl"], "", row["compile"], "", text), [row], column)
+    return measure(naming.Label(row["impl"], "", row["compile"], "", text), [row], "latency_ms")
 
 
 def ratios(one: Cases, other: Cases) -> list[float]:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Any
 
 import pytest
 from report_records import prefill, values
 
 from attnsweep.errors import Status
-from attnsweep.report.aggregate import ENOUGH, Measurement, beats, left_open, measure, open_ms
+from attnsweep.report.aggregate import (
+    ENOUGH,
+    Measurement,
+    beats,
+    compared,
+    left_open,
+    measure,
+    open_ms,
+    ratio,
+    unbeaten,
+)
 from attnsweep.report.labels import Label
 
 POINT = prefill(1, 2048)
@@ -119,13 +130,16 @@ def test_a_timer_leaves_something_open_of_several_kernels(
     them knows.
     """
     one = of(*(row(0.02, timer=timer, kernel_count=number) for number in kernels), column=column)
-    assert (one.several, one.by_kernel) == (several, by_kernel)
+    assert one.time is not None
+    assert (one.time.several, one.time.by_kernel) == (several, by_kernel)
 
 
 def test_a_process_without_a_latency_leaves_nothing_open() -> None:
     """What failed says nothing of how many kernels those ran that are ok."""
     failed = values(POINT, status=Status.CRASHED, timer="graph", kernel_count=9)
-    assert of(row(0.02, timer="graph", kernel_count=2), failed).several == 2
+    one = of(row(0.02, timer="graph", kernel_count=2), failed)
+    assert one.time is not None
+    assert one.time.several == 2
 
 
 @pytest.mark.parametrize(
@@ -146,8 +160,9 @@ def test_what_a_timer_leaves_open_between_two(fast: tuple[int, str], slow: tuple
     """By a graph either may be on another level; by CUPTI's times the faster lacks its gaps, and the slower may
     take less.
     """
-    one, other = (of(row(0.02, timer=timer, kernel_count=number)) for number, timer in (fast, slow))
-    assert open_ms(one, other) == pytest.approx(open_us / 1e3)
+    times = compared(*(of(row(0.02, timer=timer, kernel_count=number)) for number, timer in (fast, slow)))
+    assert times is not None
+    assert open_ms(*times) == pytest.approx(open_us / 1e3)
 
 
 @pytest.mark.parametrize(
@@ -159,5 +174,51 @@ def test_by_the_kernels_times_each_of_two_counts_with_its_own_kernels(
 ) -> None:
     """A call of one kernel has no gaps, however many the slower one has; us and kernels."""
     one, other = (of(row(us / 1e3, width=1e-3, timer="kernel", kernel_count=number)) for us, number in (fast, slow))
-    assert (beats(one, other), left_open(one, other)) == (won, not won)
+    assert (beats(one, other), left_open(one, other) is not None) == (won, not won)
     assert not beats(other, one)
+
+
+def mixed(own_us: float, kernel_us: float | None, kernels: int, timer: str = "graph", **columns: Any) -> Measurement:
+    """One process by a timer of its own, with its kernels' time beside it; where that is the timer, by it alone."""
+    kernel_ms = None if kernel_us is None else kernel_us / 1e3
+    return of(row(own_us / 1e3, width=1e-3, timer=timer, kernel_ms=kernel_ms, kernel_count=kernels, **columns))
+
+
+def test_two_are_compared_by_their_kernels_where_one_has_nothing_else() -> None:
+    """And by their own timers otherwise, whatever their kernels take: 30.6 us against 21.7 is 1.41, not 1.25."""
+    naive, cudnn, jax = mixed(30.6, 26.0, 5), mixed(21.7, 20.8, 2), mixed(22.9, 22.9, 4, "kernel")
+    assert ratio(cudnn, naive) == pytest.approx(30.6 / 21.7)
+    assert ratio(cudnn, jax) == pytest.approx(22.9 / 20.8)
+    assert ratio(jax, naive) == pytest.approx(26.0 / 22.9)
+    assert ratio(jax, jax) == 1.0
+    assert (beats(cudnn, naive), beats(cudnn, jax), beats(jax, naive)) == (True, False, False)
+    assert left_open(cudnn, jax) is not None
+
+
+def test_without_its_kernels_time_nothing_is_compared_with_one_that_has_that_alone() -> None:
+    """CUPTI did not see them: neither beats the other, and there is no ratio."""
+    unseen, jax = mixed(10.0, None, 1), mixed(90.0, 90.0, 1, "kernel")
+    assert (compared(unseen, jax), ratio(unseen, jax), ratio(jax, unseen)) == (None, None, None)
+    assert [beats(unseen, jax), beats(jax, unseen)] == [False, False]
+    assert left_open(unseen, jax) is None
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_of_a_pairwise_rule_that_is_no_order_something_is_fastest_and_nothing_beaten_is(order: tuple[int, ...]) -> None:
+    """By the kernels the first two would beat each other through the third; the lowest latency is never beaten."""
+    a, b = mixed(20.0, 30.0, 1), mixed(22.0, 18.0, 1)
+    every = {"a": a, "b": b, "jax": mixed(24.0, 24.0, 1, "kernel")}
+    assert (beats(a, b), beats(b, every["jax"]), beats(every["jax"], a)) == (True, True, False)
+    assert unbeaten({name: every[name] for name in (list(every)[place] for place in order)}) == ("a",)
+
+
+def test_what_another_beats_is_not_fastest_although_the_first_does_not() -> None:
+    """The first, of many kernels, leaves open what the second does not."""
+    first, second, third = mixed(20.0, 20.0, 9), mixed(20.5, 20.5, 1), mixed(22.0, 22.0, 1)
+    assert not beats(first, third)
+    assert unbeaten({"first": first, "second": second, "third": third}) == ("first", "second")
+
+
+def test_of_equals_the_one_by_its_kernels_alone_comes_last() -> None:
+    """Its latency lacks what lies between its kernels, so that it may be the lower one."""
+    assert unbeaten({"jax": mixed(33.3, 33.3, 2, "kernel"), "fa4": mixed(33.6, 33.4, 1)}) == ("fa4", "jax")

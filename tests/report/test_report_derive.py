@@ -10,13 +10,14 @@ from report_records import prefill, values
 
 from attnsweep.errors import Status
 from attnsweep.report.build import content_of
+from attnsweep.report.ceilings import of_fastest
 from attnsweep.report.derive import derive
 from attnsweep.report.load import Loaded
 from attnsweep.report.notes import Footnotes
 from attnsweep.report.sections import Derived, Section
 from attnsweep.report.summary import best_table, latency_table, standings_table
 from attnsweep.report.verdict import placed, verdict
-from attnsweep.report.words import boards, split
+from attnsweep.report.words import boards, floor, split
 
 SMALL, LARGE = prefill(1, 2048), prefill(1, 4096)
 
@@ -149,8 +150,8 @@ def test_few_processes_by_a_graph_keep_the_floor_too() -> None:
     ("others", "kernels", "further_us", "won"),
     [
         (("events", "events"), 2, 0.7, True),
-        (("graph", "kernel"), 2, 3.4, False),
-        (("graph", "kernel"), 2, 3.6, True),
+        (("graph", "kernel"), 2, 2.9, False),
+        (("graph", "kernel"), 2, 3.1, True),
         (("graph", "kernel"), 1, 0.7, True),
         (("kernel", "kernel"), 2, 3.3, False),
     ],
@@ -364,6 +365,132 @@ def test_a_call_too_long_for_a_graph_stands_beside_graphs(flags: list[str], time
     assert section.cases[0].primary == (timer == "graph")
     late = [rows[0], rows[1] | {"flags": [*flags, "unhidden"]}]
     assert only(late).cases[0].timer == "kernel"
+
+
+def jax(latency_ms: float, point: Any = SMALL, **columns: Any) -> dict[str, Any]:
+    """A record as JAX's are: by its kernels alone."""
+    none = {"events_ms": None, "graph_ms": None}
+    return row(
+        "jax", latency_ms, point, **{"timer": "kernel", "kernel_ms": latency_ms, "kernel_count": 4, **none, **columns}
+    )
+
+
+#: naive's gaps make it 1.41 times as slow as cudnn by a graph and 1.25 times by its kernels.
+GRAPHS = [
+    row("naive", 30.6e-3, timer="graph", kernel_ms=26.0e-3, kernel_count=5),
+    row("cudnn", 21.7e-3, timer="graph", kernel_ms=20.8e-3, kernel_count=2),
+]
+
+
+def test_one_that_has_its_kernels_time_alone_does_not_rank_the_others() -> None:
+    """They keep their timer, times, intervals and ratios; it is compared with each of them by kernel_ms."""
+    without, section = only(GRAPHS), only([*GRAPHS, jax(22.9e-3)])
+    (before,), (case,) = without.cases, section.cases
+    assert (case.timer, case.primary, case.by_kernel) == ("graph", True, ("jax",))
+    assert [case.measured[text] for text in before.measured] == list(before.measured.values())
+    assert case.fastest == ("cudnn", "jax")
+    assert [(one.label.text, round(one.speedup, 2), round(one.slowdown, 2)) for one in section.standings] == [
+        ("cudnn", 1.41, 1.0), ("jax", 1.14, 1.1), ("naive", 1.0, 1.41),
+    ]  # fmt: skip
+    assert standing(section, "naive").slowdown == standing(without, "naive").slowdown
+
+
+def test_one_that_has_its_kernels_time_alone_is_said_to_be_one() -> None:
+    """In a sentence and by a mark; not where all of a case have no other timer."""
+    derived = derive([*GRAPHS, jax(22.9e-3)])
+    table = latency_table(derived.sections[0], Footnotes(derived))
+    told = "jax is timed by kernel (busy time of the cell's own kernels), and compared with the others by kernel_ms."
+    assert any(note.startswith("Timer: graph") and note.endswith(told) for note in table.notes)
+    (letter,) = (letter for letter, meaning in Footnotes(derived).legend() if meaning.startswith("kernel_time"))
+    assert {
+        column.title: cell.marks for column, cell in zip(table.columns, table.rows[0], strict=True) if cell.marks
+    } == {"jax": (letter,)}
+    assert any("CPU's wall clock" not in note and "by the timer kernel a win" in note for note in table.notes)
+    alone = only([jax(22.9e-3), jax(25.0e-3, variant="x=1")])
+    assert (alone.cases[0].timer, alone.cases[0].by_kernel) == ("kernel", ())
+    assert not any(one.marks for one in alone.cases[0].measured.values())
+
+
+def test_alone_those_with_their_kernels_time_are_ranked_as_ever() -> None:
+    """By their latency, with the interval within the process."""
+    case = only([jax(20e-3, kernel_count=1), jax(25e-3, variant="x=1", kernel_count=1)]).cases[0]
+    assert (case.fastest, case.primary) == (("jax",), True)
+    interval = case.measured["jax"].interval
+    assert interval is not None
+    assert interval.kind == "process"
+
+
+def test_without_a_kernels_time_nothing_is_said_of_the_two() -> None:
+    """No CUPTI: neither beats the other, no ratio, no mean; the others are ranked as without it."""
+    rows = [one | {"kernel_ms": None} for one in GRAPHS]
+    section = only([*rows, jax(90e-3)])
+    case = section.cases[0]
+    assert case.fastest == ("cudnn", "jax")
+    assert (case.ratio("jax", "naive"), case.ratio("cudnn", "jax")) == (None, None)
+    assert (standing(section, "jax").speedup, standing(section, "jax").slowdown) == (None, None)
+    assert standing(section, "naive").slowdown == pytest.approx(30.6 / 21.7)
+    derived = derive([*rows, jax(90e-3)])
+    last = standings_table(section, Footnotes(derived)).rows[-1]
+    assert (last[0].text, [cell.text for cell in last[-2:]]) == ("jax", ["-", "-"])
+    assert "naive" in verdict(section)
+
+
+def test_a_mean_says_over_how_many_cases_two_were_compared() -> None:
+    """Of two cases CUPTI saw the kernels of one."""
+    both = [one | {"case": "other", "kernel_ms": None} for one in GRAPHS]
+    section = only([*GRAPHS, *both, jax(90e-3), jax(90e-3) | {"case": "other"}])
+    one = standing(section, "jax")
+    assert (one.cases, one.slowdown_cases, one.speedup_cases) == (2, 1, 1)
+    assert one.slowdown == pytest.approx(90 / 20.8)
+    derived = derive([*GRAPHS, *both, jax(90e-3), jax(90e-3) | {"case": "other"}])
+    shown = {cells[0].text: cells[-1].text for cells in standings_table(section, Footnotes(derived)).rows}
+    assert shown == {"cudnn": "1.00x", "naive": "1.41x", "jax": "4.33x over 1"}
+
+
+def test_what_stands_in_for_the_others_stays_where_one_has_its_kernels_time_alone() -> None:
+    """kernel_ms where all have it, else events; the one has its own latency in either, and where none is common each
+    timer has a table.
+    """
+    graph, events = (row(impl, 1.0, timer=impl, kernel_ms=0.9, events_ms=1.1) for impl in ("graph", "events"))
+    case = only([graph, events, jax(2.0)]).cases[0]
+    assert (case.timer, case.primary, case.by_kernel) == ("kernel", False, ())
+    assert not any(one.marks for one in case.measured.values())
+    assert [case.measured[text].primary for text in ("graph", "jax")] == [False, True]
+    unseen = only([graph, events | {"kernel_ms": None}, jax(2.0)]).cases[0]
+    assert (unseen.timer, unseen.by_kernel) == ("events", ("jax",))
+    assert (unseen.measured["graph"].latency_ms, unseen.measured["jax"].latency_ms) == (1.1, 2.0)
+    assert (unseen.ratio("graph", "jax"), unseen.ratio("events", "jax")) == (pytest.approx(2.0 / 0.9), None)
+    parts = derive([graph | {"events_ms": None}, events | {"kernel_ms": None}, jax(2.0)]).sections
+    assert [(section.key.timer, list(section.labels)) for section in parts] == [
+        ("events", ["events"]), ("graph", ["graph"]), ("kernel", ["jax"]),
+    ]  # fmt: skip
+
+
+def test_the_rule_of_few_processes_is_told_where_the_kernels_times_have_no_interval() -> None:
+    """Three processes are enough by a timer that has one, and not for a pair by kernel_ms."""
+    told = "A win needs disjoint intervals"
+    by_graph = [one | {"replicate": number} for one in GRAPHS for number in range(3)]
+    by_kernel = [jax(22.9e-3, replicate=number) for number in range(3)]
+    assert told not in floor(only(by_graph))
+    assert told not in floor(only([*by_kernel, *(one | {"variant": "x=1"} for one in by_kernel)]))
+    assert told in floor(only([*by_graph, *by_kernel]))
+
+
+def test_a_ceiling_is_compared_like_anything_else() -> None:
+    """With a fastest that has its kernels' time alone by kernel_ms."""
+    bound = row("ceiling_copy", 0.9, timer="graph", kernel_ms=0.8, flags=["ceiling"])
+    case = only([bound, row("fa2", 9.0, timer="graph", kernel_ms=8.0, kernel_count=1), jax(1.0)]).cases[0]
+    assert case.fastest == ("jax",)
+    assert of_fastest(case, "ceiling_copy") == pytest.approx(0.8)
+
+
+def test_the_next_is_the_one_that_takes_least_longer_than_the_fastest() -> None:
+    """By what each is compared by, not by the latencies side by side; the slowest, a baseline, likewise."""
+    rows = [row("fa2", 1.0, kernel_ms=0.5, timer="graph"), row("flex", 1.5, kernel_ms=1.4, timer="graph")]
+    derived = derive([*rows, jax(1.4, kernel_count=1)])
+    section = derived.sections[0]
+    assert [cell.text for cell in best_table(section, Footnotes(derived)).rows[0][-2:]] == ["flex", "+50%"]
+    assert section.baseline == "jax"
 
 
 def test_else_on_events_where_all_were_timed_by_them_as_well() -> None:

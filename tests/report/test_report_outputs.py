@@ -188,6 +188,19 @@ def test_rates_belong_to_the_time_that_ranks() -> None:
     assert "of peak" not in [column.title for column in latency(derived).columns]
 
 
+def test_beside_one_that_has_its_kernels_time_alone_every_number_is_told() -> None:
+    """Of both kinds the latency with its interval and what belongs to it, and ratios by what both are compared by."""
+    rows = [
+        values(POINT, latency_ms=1.0, timer="graph", kernel_ms=0.5, peak_fraction=0.6, kernel_count=1),
+        values(POINT, "jax", latency_ms=1.25, timer="kernel", kernel_ms=1.25, peak_fraction=0.3, kernel_count=1),
+    ]
+    told = {row["impl"]: row for row in csv.DictReader(io.StringIO(to_csv(derive(rows, baseline="fa2"))))}
+    names = ("timer", "latency_ms", "interval", "peak_fraction", "speedup", "slowdown", "flags")
+    assert [told["fa2"][name] for name in names] == ["graph", "1", "process", "0.6", "1", "1", ""]
+    assert [told["jax"][name] for name in names] == ["kernel", "1.25", "process", "0.3", "0.4", "2.5", "kernel_time"]
+    assert float(told["jax"]["tflops"]) == pytest.approx(rows[1]["flops"] / 1.25e-3 / 1e12)
+
+
 def test_the_timer_of_a_number_is_its_own() -> None:
     """Beside graphs a call too long for one was timed by events; what failed has the case's timer."""
     rows = [

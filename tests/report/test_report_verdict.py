@@ -107,6 +107,40 @@ def test_a_tie_by_the_levels_of_a_graph_is_said_to_be_one() -> None:
     assert said(3.3, timer="kernel").endswith(f"The tie rests on {between}of the slower were not taken for real.")
 
 
+def test_a_tie_may_rest_on_both() -> None:
+    """By a graph with one, and by their kernels with another that has nothing else."""
+    rows = [row("a", 14.0e-3, timer="graph", kernel_count=2), row("b", 14.7e-3, timer="graph", kernel_count=2)]
+    said = verdict(only([*rows, row("jax", 15.0e-3, timer="kernel", kernel_count=2)]))
+    assert "The tie rests on the two levels of a CUDA graph" in said
+    assert "The tie rests on what lies between the kernels of a call" in said
+
+
+def test_a_tie_may_rest_on_what_the_first_has_between_its_kernels() -> None:
+    """The other has the lower latency, without that, and comes last for it."""
+    rows = [row("jax", 28.5e-3, timer="kernel", kernel_count=4)]
+    rows += [row("fa2", 33.6e-3, timer="graph", kernel_ms=30e-3, kernel_count=1)]
+    assert "The tie rests on what lies between the kernels of a call" in verdict(only(rows))
+
+
+def test_what_is_not_compared_with_the_first_is_next_without_a_ratio() -> None:
+    """Others beat it, of which each has but one case."""
+    rows = []
+    for point, other in ((decode(1, 2048), "b"), (decode(1, 4096), "c")):
+        rows += [row("a", 1.0, point, timer="graph", kernel_ms=None), row(other, 2.0, point, timer="graph")]
+        rows += [row("jax", 9.0, point, timer="kernel", kernel_ms=9.0), row("naive", 50.0, point, timer="graph")]
+    assert verdict(only(rows, baseline="b")).endswith("Next is naive, which takes 50.0x its time.")
+    assert verdict(only([one for one in rows if one["impl"] != "naive"], baseline="b")).endswith("Next is jax.")
+
+
+def test_a_quantised_one_is_not_set_beside_what_it_is_not_compared_with() -> None:
+    """CUPTI saw none of the others' kernels."""
+    rows = [row("a", 1.0, timer="graph", kernel_ms=None), row("b", 1.0, timer="graph", kernel_ms=None)]
+    rows += [row("jax", 9.0, timer="kernel", precision_class="int8")]
+    told = "Nothing that is quantised (int8) has a case in common with a result in the case's own precision"
+    assert verdict(only(rows)).startswith("1 of 1 case is a tie between a and b")
+    assert told in verdict(only(rows))
+
+
 def test_beside_a_tie_by_the_timer_the_other_differences_are_the_floors() -> None:
     """Of what has no interval 2 % are not told as enough where more was asked."""
     none = {"latency_ci_low_ms": None, "latency_ci_high_ms": None, "timer": "kernel", "kernel_count": 2}

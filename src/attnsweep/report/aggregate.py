@@ -74,25 +74,58 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class Time:
+    """How long a call takes by one timer: the median over `processes`, in ms, and where it lies.
+
+    `several` is how many kernels the call has, 0 where it is one or the timer leaves nothing open of several;
+    `by_kernel` says that these are CUPTI's times of them.
+    """
+
+    ms: float
+    interval: Interval
+    processes: int
+    several: int = 0
+    by_kernel: bool = False
+
+    @property
+    def sure(self) -> bool:
+        """Whether the variation between processes is known: MEASURED of them are there, with intervals of their own."""
+        return self.processes >= MEASURED and self.interval.kind not in ("none", "range")
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What became of one label in one case.
 
-    `latency_ms` is the median over the processes that are ok, by the case's timer, else None; `ranked` says
-    whether it may be compared. `rows` are the records behind it, `ok` counts those with a latency. `several` is how
-    many kernels a call has, 0 where it is one or the timer leaves nothing open of several; `by_kernel` says that the
-    latency is CUPTI's times of them.
+    `time` is that of the processes that are ok, by the case's timer or, where a label has no other, by its kernels'
+    times, else None; `busy` is its kernels' time beside it. `ranked` says whether it may be compared. `rows` are the
+    records behind it, `ok` counts those with a latency. `primary` is false where kernel_ms or events_ms stands in.
     """
 
     label: Label
     status: Status
-    latency_ms: float | None
-    interval: Interval | None
+    time: Time | None
     ranked: bool
     ok: int
     rows: tuple[Row, ...]
     marks: tuple[str, ...]
-    several: int = 0
-    by_kernel: bool = False
+    busy: Time | None = None
+    primary: bool = True
+
+    @property
+    def latency_ms(self) -> float | None:
+        """The median in ms; None where there is no time."""
+        return None if self.time is None else self.time.ms
+
+    @property
+    def interval(self) -> Interval | None:
+        """Where the latency lies; None where there is no time."""
+        return None if self.time is None else self.time.interval
+
+    @property
+    def by_kernel(self) -> bool:
+        """Whether the latency is CUPTI's times of the kernels."""
+        return self.time is not None and self.time.by_kernel
 
     @property
     def precision(self) -> str:
@@ -151,34 +184,62 @@ def measure(label: Label, rows: list[Row], column: str, extra: tuple[str, ...] =
         known = [Status(name) for name, _ in failed.most_common() if name in set(Status)]
         status = known[0] if known else Status.ERROR
     if status is not Status.OK:
-        return Measurement(label, status, None, None, False, len(ok), tuple(rows), tuple(marks))
+        return Measurement(label, status, None, False, len(ok), tuple(rows), tuple(marks))
+    ranked = not any(flag in flags for flag in NOT_RANKED)
+    seen = [row for row in ok if _positive(row["kernel_ms"])]
+    busy = _time(seen, "kernel_ms") if seen else None
+    primary = column == "latency_ms"
+    return Measurement(label, status, _time(ok, column), ranked, len(ok), tuple(rows), tuple(marks), busy, primary)
+
+
+def _time(ok: list[Row], column: str) -> Time:
+    """The time in `column` of one or more processes that have it."""
     medians = [float(row[column]) for row in ok]
     within = [_within(row, *_ENDS[column]) for row in ok] if column in _ENDS else []
     interval = _interval(medians, [one for one in within if one is not None])
-    ranked = not any(flag in flags for flag in NOT_RANKED)
     timers = {row["timer"] for row in ok}
     by_kernel = column == "kernel_ms" or (column == "latency_ms" and "kernel" in timers)
     # A load of what is timed by a graph is replays of it, and one of what CUPTI times is not its times.
     several = _several(ok) if by_kernel or (column in _ENDS and "graph" in timers) else 0
-    return Measurement(
-        label, status, median(medians), interval, ranked, len(ok), tuple(rows), tuple(marks), several, by_kernel
-    )
+    return Time(median(medians), interval, len(ok), several, by_kernel)
+
+
+def compared(one: Measurement, other: Measurement) -> tuple[Time, Time] | None:
+    """The times of two by which they are compared: what each is ranked by, or, where that is the kernels' time of one
+    alone, that of both; None where one has none.
+    """
+    if one.by_kernel == other.by_kernel:
+        times = one.time, other.time
+    else:
+        times = one.time if one.by_kernel else one.busy, other.time if other.by_kernel else other.busy
+    mine, its = times
+    return None if mine is None or its is None else (mine, its)
+
+
+def ratio(one: Measurement, over: Measurement) -> float | None:
+    """Time of `over` / time of `one`, how many times as fast that is; None where they are not compared."""
+    pair = compared(one, over)
+    return None if pair is None else pair[1].ms / pair[0].ms
 
 
 def beats(fast: Measurement, slow: Measurement) -> bool:
     """Whether `fast` may be said to be faster than `slow`: the one rule behind wins, ties, bold and verdicts.
 
-    The intervals must be disjoint, and the difference above what `_floor` says and what the timer leaves open.
+    The intervals must be disjoint, and the difference above what `_floor` says and what the timer leaves open. What
+    has the lower latency is not beaten, whatever two are compared by: so there is always something unbeaten.
     """
-    return _apart(fast, slow, max(_floor(fast, slow), open_ms(fast, slow) / (fast.latency_ms or math.inf)))
+    pair = _apart(fast, slow)
+    return pair is not None and pair[1].ms - pair[0].ms > open_ms(*pair)
 
 
-def left_open(fast: Measurement, slow: Measurement) -> bool:
-    """Whether `fast` would beat `slow` but for what the timer leaves open."""
-    return _apart(fast, slow, _floor(fast, slow)) and not beats(fast, slow)
+def left_open(fast: Measurement, slow: Measurement) -> tuple[Time, Time] | None:
+    """The times of two by which `fast` would beat `slow` but for what the timer leaves open; None where it does, or
+    would not.
+    """
+    return None if beats(fast, slow) else _apart(fast, slow)
 
 
-def open_ms(fast: Measurement, slow: Measurement) -> float:
+def open_ms(fast: Time, slow: Time) -> float:
     """The difference in ms that the timer leaves open at most between two calls, of which one seems to be faster.
 
     By CUPTI's times, which may be below what the faster takes and above what the slower does; by a graph its level,
@@ -189,26 +250,26 @@ def open_ms(fast: Measurement, slow: Measurement) -> float:
     return LEVEL_MS * max(fast.several, slow.several)
 
 
-def _apart(fast: Measurement, slow: Measurement, floor: float) -> bool:
-    """Whether the intervals are disjoint, and `slow` takes longer than `fast` by more than the fraction `floor`."""
-    if fast.latency_ms is None or slow.latency_ms is None or fast.interval is None or slow.interval is None:
-        return False
-    return not fast.interval.overlaps(slow.interval) and slow.latency_ms > fast.latency_ms * (1 + floor)
+def _apart(fast: Measurement, slow: Measurement) -> tuple[Time, Time] | None:
+    """The times by which two are compared, where the intervals are disjoint and `slow` takes longer than `fast` by more
+    than `_floor` says; else None.
+    """
+    pair = compared(fast, slow)
+    if pair is None or (fast.latency_ms or 0.0) >= (slow.latency_ms or 0.0):
+        return None
+    less, more = pair
+    far = more.ms > less.ms * (1 + _floor(fast, slow, pair)) and not less.interval.overlaps(more.interval)
+    return pair if far else None
 
 
-def sure(one: Measurement) -> bool:
-    """Whether the variation between processes is known: there are MEASURED of them, with an interval of their own."""
-    return one.ok >= MEASURED and one.interval is not None and one.interval.kind not in ("none", "range")
-
-
-def _floor(fast: Measurement, slow: Measurement) -> float:
-    """The fraction below which a difference is no win for want of processes: none where both sides are `sure`, else
+def _floor(fast: Measurement, slow: Measurement, pair: tuple[Time, Time]) -> float:
+    """The fraction below which a difference is no win for want of processes: none where both times are `sure`, else
     FLOOR.
 
     By the wall clock of a CPU it is HOST_FLOOR, and where either side was contended nothing is enough: what shares the
     CPU with one process need not share it with the other, and made them differ by any factor.
     """
-    if sure(fast) and sure(slow):
+    if all(time.sure for time in pair):
         return 0.0
     if not any("host" in one.texts("timer") for one in (fast, slow)):
         return FLOOR
@@ -216,8 +277,11 @@ def _floor(fast: Measurement, slow: Measurement) -> float:
 
 
 def unbeaten(ranked: dict[str, Measurement]) -> tuple[str, ...]:
-    """Of measurements by label, fastest first, the first and those that it does not beat."""
-    return tuple(text for text, one in ranked.items() if not beats(next(iter(ranked.values())), one))
+    """Of measurements by label, fastest first, those that no other beats; beside others what has its kernels' time
+    alone comes last.
+    """
+    kept = [text for text, one in ranked.items() if not any(beats(other, one) for other in ranked.values())]
+    return tuple(sorted(kept, key=lambda text: ranked[text].by_kernel))
 
 
 def _several(ok: list[Row]) -> int:

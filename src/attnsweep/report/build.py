@@ -34,7 +34,9 @@ METHOD = (
     "The primary timer belongs to the case: a CUDA graph of many calls where 0.2 ms would do for its FLOPs at 1000 "
     "TFLOP/s and its bytes at 4 TB/s, else CUDA events around each call; the kernels' busy time for JAX, which has no "
     "events, and the wall clock on a CPU. A case is ranked on its primary timer where all its results have the same, "
-    "else on the kernels' busy time or on events where all have that, else in a table for each timer.",
+    "else on the kernels' busy time or on events where all have that, else in a table for each timer. A result that "
+    "has its kernels' busy time alone, as JAX's do, leaves that to the others, and is compared with each of them by "
+    "that time of both.",
     "The L2 cache is cold before each call unless the table says otherwise: events and kernels are timed after a read "
     "of more than it holds, graphs and loads rotate over copies of the inputs that together exceed it.",
     "Ceilings are bounds to compare with, not attention, and never ranked: the case's FLOPs as one matmul "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attnsweep.report.aggregate import ratio
 from attnsweep.report.sections import CaseRow, Section
 
 #: What the ceilings of conf/impl cost.
@@ -30,10 +31,9 @@ def about_ceilings(section: Section) -> str:
 
 
 def of_fastest(case: CaseRow, text: str) -> float | None:
-    """A label's latency as a fraction of the fastest's; None where either is not there."""
+    """A label's time as a fraction of the fastest's; None where either is not there."""
     one = case.measured.get(text)
-    best = case.measured[case.fastest[0]].latency_ms if case.fastest else None
-    return None if one is None or one.latency_ms is None or best is None else one.latency_ms / best
+    return None if one is None or not case.fastest else ratio(case.measured[case.fastest[0]], one)
 
 
 def bound_ms(case: CaseRow) -> float | None:

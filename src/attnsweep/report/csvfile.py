@@ -113,7 +113,7 @@ def _row(section: Section, case: CaseRow, text: str, rank: int | None) -> dict[s
         "tflops": None if flops is None else flops / 1e12,
         "gb_per_s": None if moved is None else moved / 1e9,
         "tokens_per_s": tokens,
-        **{name: one.number(name) if _told(name, ok, case.primary) else None for name in _NUMBERS},
+        **{name: one.number(name) if _told(name, ok, one.primary) else None for name in _NUMBERS},
         "bound": " ".join(one.texts("bound")),
         "precision_class": " ".join(one.texts("precision_class")),
         "flags": " ".join(one.marks),
@@ -128,7 +128,7 @@ def _row(section: Section, case: CaseRow, text: str, rank: int | None) -> dict[s
 def _timer(case: CaseRow, one: Measurement) -> str:
     """What a latency was timed by: the case's timer, but for a call too long for a graph, which has events."""
     own = dict.fromkeys(str(row["timer"]) for row in one.rows if row["status"] == Status.OK and row["timer"])
-    return " ".join(own) if case.primary and own else case.timer
+    return " ".join(own) if one.primary and own else case.timer
 
 
 def _load(one: Measurement | None) -> dict[str, Any]:
@@ -155,12 +155,12 @@ _ERRORS = frozenset(
     }
 )
 
-#: What is derived from the primary timer's latency and says nothing where kernel_ms ranks the case.
+#: What is derived from the primary timer's latency and says nothing where another ranks it.
 _PRIMARY = frozenset({"peak_fraction", "peak_fraction_at_clock", "p10_ms", "p90_ms"})
 
 
 def _told(name: str, ok: bool, primary: bool) -> bool:
-    """Whether a number belongs to a row, by its outcome and by what ranks its case."""
+    """Whether a number belongs to a row, by its outcome and by whether its primary timer ranks it."""
     return (ok or name in _ERRORS) and (primary or name not in _PRIMARY)
 
 

@@ -118,32 +118,42 @@ def _cases(rows: list[Row], labels: list[Label], marks: Marks) -> list[tuple[str
     """One case as rows of tables: one where a timer is common to all that is ok, else one for each timer.
 
     Common is the primary one, or that by which all were measured as well: the kernels' own time, then events. Beside
-    graphs a call too long for one stands by events, whose own 3 us are nothing in it.
+    graphs a call too long for one stands by events, whose own 3 us are nothing in it. A label that has its kernels'
+    time alone stands beside the others by that, and says nothing of what is common to them.
     """
     groups: dict[Label, list[Row]] = defaultdict(list)
     for row, label in zip(rows, labels, strict=True):
         groups[label].append(row)
-    ok = [row for row in rows if row["status"] == Status.OK]
-    timers = sorted({str(row["timer"] or "unknown") for row in ok})
+    used = {label: {_timer(row) for row in its if row["status"] == Status.OK} for label, its in groups.items()}
+    apart = frozenset(label for label, timers in used.items() if timers == {"kernel"})
+    every = [row for row in rows if row["status"] == Status.OK]
+    ok = [row for row, label in zip(rows, labels, strict=True) if row["status"] == Status.OK and label not in apart]
+    if not ok:
+        ok, apart = every, frozenset()
+    timers = sorted({_timer(row) for row in ok})
     if timers == ["events", "graph"] and all(_too_long(row) for row in ok if row["timer"] == "events"):
         timers = ["graph"]
     if len(timers) <= 1:
         # Where nothing is ok, the timer that the case would have been ranked on is still said.
         planned = sorted({str(row["timer"]) for row in rows if row["timer"]})
         name = timers[0] if timers else planned[0] if len(planned) == 1 else ""
-        return [("", _case(groups, "latency_ms", name, marks))]
+        return [("", _case(groups, "latency_ms", name, marks, apart))]
     for timer in ("kernel", "events"):
         if all(row[f"{timer}_ms"] is not None and row[f"{timer}_ms"] > 0 for row in ok):
-            return [("", _case(groups, f"{timer}_ms", timer, marks))]
+            return [("", _case(groups, f"{timer}_ms", timer, marks, apart))]
     split = []
-    for timer in timers:
+    for timer in sorted({_timer(row) for row in every}):
         part: dict[Label, list[Row]] = {}
         for label, its in groups.items():
-            mine = [r for r in its if r["status"] != Status.OK or str(r["timer"] or "unknown") == timer]
+            mine = [r for r in its if r["status"] != Status.OK or _timer(r) == timer]
             if mine:
                 part[label] = mine
         split.append((timer, _case(part, "latency_ms", timer, marks)))
     return split
+
+
+def _timer(row: Row) -> str:
+    return str(row["timer"] or "unknown")
 
 
 def _too_long(row: Row) -> bool:
@@ -152,10 +162,19 @@ def _too_long(row: Row) -> bool:
     return {"graph_unsupported", "long_call"} <= flags and "unhidden" not in flags
 
 
-def _case(groups: dict[Label, list[Row]], column: str, timer: str, marks: Marks) -> CaseRow:
-    extra = {**marks, "other_gpu": _elsewhere(groups)}
+def _case(
+    groups: dict[Label, list[Row]], column: str, timer: str, marks: Marks, apart: frozenset[Label] = frozenset()
+) -> CaseRow:
+    """One case by `column`, but the labels of `apart` by their latency, which is their kernels' time."""
+    told = frozenset[Label]() if column == "kernel_ms" else apart
+    extra = {**marks, "other_gpu": _elsewhere(groups), "kernel_time": told}
     measured = {
-        label.text: measure(label, rows, column, tuple(mark for mark, its in extra.items() if label in its))
+        label.text: measure(
+            label,
+            rows,
+            "latency_ms" if label in apart else column,
+            tuple(mark for mark, its in extra.items() if label in its),
+        )
         for label, rows in groups.items()
     }
     first = next(iter(groups.values()))[0]

@@ -119,7 +119,7 @@ def _ordered(section: Section, panels: dict[str, list[CaseRow]], measure: Measur
     In the mean over each one's cases of how far it is from the best there: a case that it failed says nothing.
     """
     drawn = section.standings[:LINES]
-    means = {one.label.text: one.slowdown for one in drawn}
+    means = {one.label.text: math.inf if one.slowdown is None else one.slowdown for one in drawn}
     if not measure.timed:
         every = [case for cases in panels.values() for case in cases]
         middles = {text: [point[1] for point in _points(every, text, measure)] for text in means}

@@ -35,6 +35,7 @@ MEANINGS = {
     "gpu_busy": "the GPU was busy before the sweep began",
     "spawned": "importing its library starts threads or CUDA: each process imported it anew",
     "ceiling": "a bound to compare with, not attention: not ranked",
+    "kernel_time": "timed by its kernels alone, for want of another timer: compared with the others by kernel_ms",
     "partial": "some processes of this cell failed: the number is of the others",
     "versions": "the processes ran different versions of the library",
     "configs": "autotuning chose different configurations in different processes: see summary.csv",

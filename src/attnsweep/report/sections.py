@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from attnsweep.report.aggregate import Measurement, unbeaten
+from attnsweep.report.aggregate import Measurement, ratio, unbeaten
 from attnsweep.report.labels import Label
 from attnsweep.report.load import Row
 
@@ -51,9 +51,9 @@ class CaseRow:
     """One case: `measured` by label text, `timer` the measure that ranks it, `fastest` those nothing beats.
 
     Results compete within their precision only: `fastest` is of the case's own, else (nothing of that is ranked) of the
-    quantised class with the lowest latency. It holds one label where it wins, several where the lowest latency does not
-    beat the others (a tie), none where nothing is ranked; the lowest latency comes first. `primary` is false where
-    kernel_ms or events_ms stands in for latencies of different timers.
+    quantised class with the lowest latency. It holds one label where it wins, several where no other beats them (a
+    tie), none where nothing is ranked; the lowest latency by `timer` comes first. `primary` is false where kernel_ms or
+    events_ms stands in for latencies of different timers.
     """
 
     case: str
@@ -80,8 +80,14 @@ class CaseRow:
 
     @cached_property
     def leaders(self) -> dict[str, tuple[str, ...]]:
-        """For each precision that is ranked the labels that nothing of it beats, the lowest latency first."""
+        """For each precision that is ranked the labels that nothing of it beats, in the order of `fastest`."""
         return {precision: unbeaten(its) for precision, its in self.classes.items()}
+
+    @cached_property
+    def by_kernel(self) -> tuple[str, ...]:
+        """The ranked labels that have their kernels' time alone, beside others that have another timer; else none."""
+        found = tuple(text for text, one in self.ranked.items() if one.by_kernel)
+        return found if len(found) < len(self.ranked) else ()
 
     @cached_property
     def named(self) -> tuple[str, ...]:
@@ -107,13 +113,9 @@ class CaseRow:
         return {precision: texts for precision, texts in self.leaders.items() if precision}
 
     def ratio(self, text: str, over: str) -> float | None:
-        """Latency of `over` / latency of `text`, how many times as fast; None unless both are ranked."""
-        mine, other = self.measured.get(text), self.measured.get(over)
-        if mine is None or other is None or not (mine.ranked and other.ranked):
-            return None
-        assert mine.latency_ms is not None
-        assert other.latency_ms is not None
-        return other.latency_ms / mine.latency_ms
+        """How many times as fast as `over` a label is; None unless both are ranked, with a time in common."""
+        mine, other = self.ranked.get(text), self.ranked.get(over)
+        return None if mine is None or other is None else ratio(mine, other)
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ class Standing:
     """How one label did over a table: `wins` alone, `ties`, `unopposed` (no rival is ranked), `cases`.
 
     Wins and ties are counted among results of its own `precision`, which is empty for the case's. `speedup` over the
-    baseline is a geometric mean over `speedup_cases`, `slowdown` against the fastest of each case one over `cases`.
+    baseline is a geometric mean over `speedup_cases`, `slowdown` against the fastest of each case one over
+    `slowdown_cases`, those of `cases` in which the two can be compared.
     `complete` says that the label is ranked in every case in which anything is; `marks` are footnotes of the means.
     """
 
@@ -133,7 +136,8 @@ class Standing:
     complete: bool
     speedup: float | None
     speedup_cases: int
-    slowdown: float
+    slowdown: float | None
+    slowdown_cases: int
     marks: tuple[str, ...] = ()
     precision: str = ""
 

@@ -30,7 +30,9 @@ def _place(one: Standing, rankable: list[CaseRow]) -> tuple[Any, ...]:
     """Sorts standings. Of those that are equal as they are shown, one with kernels of its own comes first."""
     text = one.label.text
     borrowed = any(case.borrowed(text) for case in rankable if text in case.ranked)
-    return (one.precision, not one.complete, -one.cases, float(digits(one.slowdown, 3)), borrowed, one.slowdown, text)
+    slowdown = math.inf if one.slowdown is None else one.slowdown
+    shown = slowdown if math.isinf(slowdown) else float(digits(slowdown, 3))
+    return (one.precision, not one.complete, -one.cases, shown, borrowed, slowdown, text)
 
 
 def _case_order(case: CaseRow) -> tuple[Any, ...]:
@@ -83,7 +85,7 @@ def _baseline(
     if naive:
         newest = max(naive, key=lambda label: naming.version_key(label.version))
         return newest.text, f"Baseline: {newest.text}."
-    slowest = max(complete, key=lambda text: (geometric_mean([_latency(case, text) for case in rankable]), text))
+    slowest = max(complete, key=lambda text: (_slowdown(text, rankable)[0] or 0.0, text))
     return slowest, f"Baseline: {slowest}, the slowest that is ok in every case."
 
 
@@ -95,6 +97,7 @@ def _standing(label: Label, rankable: list[CaseRow], complete: bool, baseline: s
     unopposed = sum(len(case.rivals(text)) == 1 for case in alone)
     ratios = [case.ratio(text, baseline) for case in mine] if baseline is not None else []
     known = [ratio for ratio in ratios if ratio is not None]
+    slowdown, compared = _slowdown(text, mine)
     used = {version for case in mine for version in case.measured[text].texts("impl_version")}
     return Standing(
         label=label,
@@ -105,16 +108,18 @@ def _standing(label: Label, rankable: list[CaseRow], complete: bool, baseline: s
         complete=complete,
         speedup=geometric_mean(known) if known else None,
         speedup_cases=len(known),
-        slowdown=geometric_mean([_latency(case, text) / _latency(case, case.fastest[0]) for case in mine]),
+        slowdown=slowdown,
+        slowdown_cases=compared,
         marks=("mixed versions",) if len(used) > 1 else (),
         precision=next((case.measured[text].precision for case in mine if case.measured[text].precision), ""),
     )
 
 
-def _latency(case: CaseRow, text: str) -> float:
-    latency = case.measured[text].latency_ms
-    assert latency is not None
-    return latency
+def _slowdown(text: str, cases: list[CaseRow]) -> tuple[float | None, int]:
+    """The geometric mean of a label's times against the fastest's, and of how many cases; None for none."""
+    ratios = [case.ratio(case.fastest[0], text) for case in cases]
+    known = [ratio for ratio in ratios if ratio is not None]
+    return geometric_mean(known) if known else None, len(known)
 
 
 def geometric_mean(values: list[float]) -> float:

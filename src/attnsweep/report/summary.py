@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 
 from attnsweep.errors import Status
@@ -81,7 +82,8 @@ def _fastest(case: CaseRow, footnotes: Footnotes) -> Cell:
 
 def _of_peak(case: CaseRow) -> float | None:
     """The fastest's fraction of the datasheet peak; None where it is not known or belongs to another latency."""
-    return case.measured[case.fastest[0]].number("peak_fraction") if case.fastest and case.primary else None
+    best = case.measured[case.fastest[0]] if case.fastest else None
+    return best.number("peak_fraction") if best is not None and best.primary else None
 
 
 def _latency_cell(case: CaseRow, text: str, baseline: str | None, footnotes: Footnotes) -> Cell:
@@ -138,7 +140,7 @@ def standings_table(section: Section, footnotes: Footnotes, short: bool = False)
         row.append(Cell(f"{one.cases} of {total}", dim=not one.complete))
         marks = footnotes.of(one)
         row += [Cell(_mean(one.speedup, one.speedup_cases, total), marks=marks)] if section.baseline else []
-        row.append(Cell(_mean(one.slowdown, one.cases, total), marks=marks))
+        row.append(Cell(_mean(one.slowdown, one.slowdown_cases, total), marks=marks))
         rows.append(tuple(row))
     notes = [
         "Geometric means; an implementation without a result in every case says over how many its mean goes, "
@@ -188,7 +190,7 @@ def best_table(section: Section, footnotes: Footnotes) -> Table:
         if section.baseline:
             base = ranked.get(section.baseline)
             row.append(Cell(times(case.ratio(best, section.baseline)), marks=footnotes.of(base) if base else ()))
-        after = next((text for text in case.rivals(best) if text not in case.fastest), None)
+        after = _after(case, best)
         ratio = None if after is None else case.ratio(best, after)
         row += [
             Cell(after or "-", marks=footnotes.of(ranked[after]) if after else ()),
@@ -196,6 +198,12 @@ def best_table(section: Section, footnotes: Footnotes) -> Table:
         ]
         rows.append(tuple(row))
     return Table(title(section), (), tuple(columns), tuple(rows))
+
+
+def _after(case: CaseRow, best: str) -> str | None:
+    """The first of what is beaten; what has no time in common with the best comes last."""
+    beaten = {text: case.ratio(best, text) for text in case.rivals(best) if text not in case.fastest}
+    return min(beaten, key=lambda text: beaten[text] or math.inf, default=None)
 
 
 def status_table(derived: Derived) -> Table:

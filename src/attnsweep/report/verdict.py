@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Iterable
 
 from attnsweep.flags import NOT_RANKED
 from attnsweep.report.aggregate import EXCESS_MS, FLOOR, GAP_MS, HOST_FLOOR, LEVEL_MS, beats, left_open
@@ -86,11 +88,11 @@ def _quantised(section: Section) -> list[str]:
     if section.contenders[0].precision:
         return [f"All of it is quantised ({classes}): nothing is ranked in the case's own precision"]
     native = [case for case in section.rankable if not case.precision]
-    found = {text: [case for case in native if text in case.ranked] for text in quantised}
-    ratios = {text: [case.ratio(text, case.fastest[0]) or 1.0 for case in its] for text, its in found.items() if its}
-    if not ratios:
+    found = {text: [case for case in native if case.ratio(text, case.fastest[0]) is not None] for text in quantised}
+    speeds = {text: _speed(text, its) for text, its in found.items() if its}
+    if not speeds:
         return [f"Nothing that is quantised ({classes}) has a case in common with a result in the case's own precision"]
-    best = max(ratios, key=lambda text: (len(ratios[text]), geometric_mean(ratios[text])))
+    best = max(speeds, key=lambda text: (len(found[text]), speeds[text]))
     kinds = f"Of the quantised {best}" if len(quantised) > 1 else f"Quantised, {best}"
     said = [f"{kinds} ({quantised[best]}) {_beside(best, found[best], len(section.rankable))}"]
     only = sum(bool(case.precision) for case in section.rankable)
@@ -99,12 +101,17 @@ def _quantised(section: Section) -> list[str]:
     return said
 
 
+def _speed(text: str, cases: list[CaseRow]) -> float:
+    """How many times as fast as the fastest a label is, in the geometric mean of cases."""
+    return geometric_mean([ratio for case in cases for ratio in _ratios([case], text, case.fastest[0])])
+
+
 def _beside(text: str, cases: list[CaseRow], total: int) -> str:
     """How a quantised label stands to the fastest that is not over some of `total` cases: by how much where it beats
     that, or is beaten, in any, else how often it ties.
     """
     pairs = [(case.measured[text], case.measured[case.fastest[0]]) for case in cases]
-    speed = geometric_mean([case.ratio(text, case.fastest[0]) or 1.0 for case in cases])
+    speed = _speed(text, cases)
     faster = sum(beats(mine, its) for mine, its in pairs)
     slower = sum(beats(its, mine) for mine, its in pairs)
     ties = len(cases) - faster - slower
@@ -209,7 +216,7 @@ def _left_open(ties: list[CaseRow]) -> list[str]:
         False: f"the two levels of a CUDA graph: differences up to {1e3 * LEVEL_MS:g} us a kernel",
         True: f"what lies between the kernels of a call: differences up to {gap}",
     }
-    found = Counter(case.timer == "kernel" for case in ties if _rests(case))
+    found = Counter(by_kernel for case in ties for by_kernel in sorted(_rests(case)))
     said = []
     for by_kernel, number in found.items():
         some = "The tie rests" if len(ties) == 1 else f"{number} of the ties {'rests' if number == 1 else 'rest'}"
@@ -217,10 +224,13 @@ def _left_open(ties: list[CaseRow]) -> list[str]:
     return said
 
 
-def _rests(tie: CaseRow) -> bool:
-    """Whether what leads a tie would beat another of it but for what the timer leaves open."""
+def _rests(tie: CaseRow) -> set[bool]:
+    """Whether it is by the kernels' times, or by others, that what leads a tie would beat another of it, or be beaten,
+    but for what the timer leaves open.
+    """
     first, *others = (tie.measured[text] for text in tie.fastest)
-    return any(left_open(first, other) for other in others)
+    pairs = (left_open(first, other) or left_open(other, first) for other in others)
+    return {pair[0].by_kernel for pair in pairs if pair is not None}
 
 
 def _gain(section: Section, text: str) -> str:
@@ -238,11 +248,17 @@ def _next(section: Section, text: str, leading: set[str]) -> list[str]:
     after = _after(section, text, leading)
     if after is None:
         return []
-    ratio = geometric_mean([case.ratio(text, after) or 1.0 for case in section.rankable])
+    ratio = geometric_mean(_ratios(section.rankable, text, after))
     if ratio <= 1 - 5e-4:
         return [f"In the mean over all cases {after} is faster and takes {percent(1 - ratio)} less time"]
     # How far behind the baseline is has been said.
-    return [f"Next is {after}" + ("" if after == section.baseline else f", {_behind(ratio)}")]
+    return [f"Next is {after}" + ("" if after == section.baseline or math.isinf(ratio) else f", {_behind(ratio)}")]
+
+
+def _ratios(cases: Iterable[CaseRow], text: str, over: str) -> list[float]:
+    """How many times as fast as another a label is, in each case in which they are compared."""
+    found = (case.ratio(text, over) for case in cases)
+    return [ratio for ratio in found if ratio is not None]
 
 
 def _after(section: Section, text: str, leading: set[str]) -> str | None:

@@ -13,7 +13,6 @@ from attnsweep.report.aggregate import (
     LEVEL_MS,
     MEASURED,
     Measurement,
-    sure,
 )
 from attnsweep.report.sections import CASE_FIELDS, CaseRow, Section
 from attnsweep.report.text import count, digits, line, listing, percent, whole
@@ -131,7 +130,14 @@ def timers(section: Section) -> str:
     if not used:
         return ""
     told = [f"{name} ({TIMERS[name]})" if name in TIMERS else name for name in used]
-    return f"Timer: {listing(told)}" + (", by case." if len(used) > 1 else ".")
+    apart = [text for text in section.labels if any(text in case.by_kernel for case in section.cases)]
+    said = f"Timer: {listing(told)}" + (", by case." if len(used) > 1 else ".")
+    if apart:
+        verb = "is" if len(apart) == 1 else "are"
+        said += (
+            f" {listing(apart)} {verb} timed by kernel ({TIMERS['kernel']}), and compared with the others by kernel_ms."
+        )
+    return said
 
 
 def intervals(section: Section) -> str:
@@ -144,12 +150,14 @@ def intervals(section: Section) -> str:
 
 def floor(section: Section) -> str:
     """The rule of a win, where it is more than that intervals are disjoint in some case of a table."""
-    able = [one for case in section.cases for one in case.ranked.values()]
+    able = [one.time for case in section.cases for one in case.ranked.values()]
+    able += [one.busy for case in section.cases if case.by_kernel for one in case.ranked.values()]
+    times = [time for time in able if time is not None]
     if len(section.standings) < 2:
         return ""
-    rules = [] if all(map(sure, able)) else [RULE]
+    rules = [] if all(time.sure for time in times) else [RULE]
     rules += [HOST_RULE] if rules and any(case.timer == "host" for case in section.cases) else []
-    left_open = {one.by_kernel for one in able if one.several}
+    left_open = {time.by_kernel for time in times if time.several}
     rules += [rule for by_kernel, rule in ((False, LEVEL_RULE), (True, GAP_RULE)) if by_kernel in left_open]
     return " ".join(rules)
 
