@@ -354,12 +354,17 @@ def test_else_on_the_kernels_time_where_all_have_that() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "timer"),
-    [(["graph_unsupported", "long_call"], "graph"), (["long_call"], "kernel"), (["graph_unsupported"], "kernel")],
+    ("flags", "ms", "timer"),
+    [
+        (["graph_unsupported", "long_call"], 9.0, "graph"),
+        (["graph_unsupported"], 1.1, "graph"),
+        (["graph_unsupported"], 0.9, "kernel"),
+        (["long_call"], 9.0, "kernel"),
+    ],
 )
-def test_a_call_too_long_for_a_graph_stands_beside_graphs(flags: list[str], timer: str) -> None:
+def test_a_call_too_long_for_a_graph_stands_beside_graphs(flags: list[str], ms: float, timer: str) -> None:
     """An event pair is nothing in it, so that it takes nobody's interval away."""
-    rows = [row("fa2", 1.0, timer="graph", kernel_ms=0.9), row("sdpa_math", 9.0, kernel_ms=8.9, flags=flags)]
+    rows = [row("fa2", 0.5, timer="graph", kernel_ms=0.4), row("sdpa_math", ms, kernel_ms=ms - 0.05, flags=flags)]
     section = only(rows)
     assert section.cases[0].timer == timer
     assert section.cases[0].primary == (timer == "graph")
