@@ -14,6 +14,11 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
+#: How long what never ends takes, in seconds: longer than any test, and no leftover of a broken one stays for good.
+FOREVER_S = 600
+#: How long a cell waits for another process before it says so.
+PATIENCE_S = 60
+
 Payload = dict
 Emit = Callable[[dict], None]
 
@@ -61,8 +66,8 @@ def hang(payload: Payload, emit: Emit) -> dict[str, Any]:
     emit({"event": "phase", "phase": "timing"})
     if "marker" in payload:
         Path(payload["marker"]).touch()
-    while True:
-        time.sleep(3600)
+    time.sleep(FOREVER_S)
+    raise AssertionError("nobody ended it")
 
 
 def hang_ignoring_sigterm(payload: Payload, emit: Emit) -> dict[str, Any]:
@@ -99,7 +104,7 @@ def grandchild(payload: Payload, emit: Emit) -> dict[str, Any]:
     for entry in os.listdir("/proc/self/fd"):
         if os.path.exists(f"/proc/self/fd/{entry}"):
             os.set_inheritable(int(entry), True)
-    subprocess.Popen(["sleep", "3600"], close_fds=False)
+    subprocess.Popen(["sleep", str(FOREVER_S)], close_fds=False)
     return outcome()
 
 
@@ -221,10 +226,9 @@ def daemon(payload: Payload, emit: Emit) -> dict[str, Any]:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         Path(payload["marker"]).write_text(str(os.getpid()))
-        time.sleep(3600)
+        time.sleep(FOREVER_S)
         os._exit(0)
-    while not (Path(payload["marker"]).exists() and Path(payload["marker"]).read_text()):
-        time.sleep(0.001)
+    _await(lambda: Path(payload["marker"]).exists() and Path(payload["marker"]).read_text())
     return globals()[payload.get("then", "ok")]({"marker": payload.get("hanging", os.devnull)}, emit)
 
 
@@ -303,9 +307,16 @@ def look(payload: Payload, emit: Emit) -> dict[str, Any]:
 def meet(payload: Payload, emit: Emit) -> dict[str, Any]:
     """Waits for another cell to run at the same time."""
     Path(payload["mine"]).touch()
-    while not Path(payload["theirs"]).exists():
-        time.sleep(0.001)
+    _await(Path(payload["theirs"]).exists)
     return outcome()
+
+
+def _await(there: Callable[[], Any]) -> None:
+    """Wait until something is there, or fail: the pool's deadline is not what a test that waits is about."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not there():
+        assert time.monotonic() < deadline, "nobody came"
+        time.sleep(0.001)
 
 
 def burn(payload: Payload, emit: Emit) -> dict[str, Any]:
@@ -327,5 +338,5 @@ def burn(payload: Payload, emit: Emit) -> dict[str, Any]:
 def sleep(payload: Payload, emit: Emit) -> dict[str, Any]:
     """Sleeps in a phase for ever."""
     emit({"event": "phase", "phase": payload["phase"]})
-    while True:
-        time.sleep(3600)
+    time.sleep(FOREVER_S)
+    raise AssertionError("nobody ended it")

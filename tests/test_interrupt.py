@@ -134,7 +134,7 @@ def parent_of(pid: int) -> int:
 def test_a_signal_while_a_zygote_imports_does_not_wait_for_the_import(tmp_path, marker, monkeypatch):
     """The sweep ends although nobody has said that it is ready."""
     (tmp_path / "slow.py").write_text(
-        f"import time, pathlib\npathlib.Path({str(tmp_path / 'slow')!r}).touch()\ntime.sleep(3600)\n"
+        f"import time, pathlib\npathlib.Path({str(tmp_path / 'slow')!r}).touch()\ntime.sleep(600)\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{processes.TESTS}:{tmp_path}")
     wanted = {"folder": str(tmp_path), "cells": [("ok", {})], "preload": ["slow"]}

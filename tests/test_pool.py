@@ -162,7 +162,7 @@ def test_a_zygote_that_dies_twice_while_importing_is_a_crash_for_all(tmp_path, s
 
 def test_a_preload_that_takes_too_long_is_an_error(tmp_path, monkeypatch):
     """An import that hangs does not hang the sweep."""
-    (tmp_path / "slow.py").write_text("import time\ntime.sleep(3600)\n")
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(600)\n")
     monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{tmp_path}")
     slow = dataclasses.replace(BARE, preload=("slow",))
     end = sweep(tmp_path, cell("ok", interpreter=slow), ready_timeout_s=0.3)["ok"]

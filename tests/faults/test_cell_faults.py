@@ -54,7 +54,7 @@ LIBRARIES = {
     "exits_at_import": "import sys\nsys.exit('no licence')\n",
     "threads_at_import": (
         "import threading, time\n"
-        "threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()\n"
+        "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
         "import torch\n"
         "def attention(q, k, v, causal):\n"
         "    return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)\n"

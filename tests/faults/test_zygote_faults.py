@@ -181,7 +181,7 @@ def test_stopped_under_a_cell(tmp_path, observe, started):
 
 
 HARM = {
-    "threads": "import threading, time\nthreading.Thread(target=time.sleep, args=(3600,), daemon=True).start()\n",
+    "threads": "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n",
     "CUDA": "import ctypes, pathlib\nctypes.CDLL(str(pathlib.Path(__file__).with_name('driver.so'))).cuInit(0)\n",
 }
 
