@@ -124,3 +124,14 @@ def test_the_star_is_explained_where_a_label_that_has_it_is_drawn() -> None:
     section = derive([values(POINT, "fa2", latency_ms=1.0), quantised]).sections[0]
     for drawn, said in ((["fa2", "sage"], True), (["fa2"], False)):
         assert ("own precision: *" in " ".join(heading(section, 9.0, drawn))) is said
+
+
+def test_a_caption_says_who_has_another_timer() -> None:
+    """JAX's points are by its kernels beside those of graphs; of what is not drawn nothing is said."""
+    alone = {"timer": "kernel", "kernel_ms": 1.0, "events_ms": None, "graph_ms": None}
+    rows = [values(POINT, "fa2", latency_ms=1.0, timer="graph"), values(POINT, "jax", latency_ms=1.0, **alone)]
+    section = derive(rows).sections[0]
+    said = {drawn: " ".join(heading(section, 9.0, drawn)) for drawn in (("fa2", "jax"), ("fa2",))}
+    assert "timer graph, of jax kernel" in said["fa2", "jax"]
+    assert "kernel" not in said["fa2",]
+    assert "timer" not in " ".join(heading(section, 9.0, ["fa2", "jax"], timed=False))

@@ -41,8 +41,8 @@ def starred(section: Section, text: str) -> bool:
 
 
 def heading(section: Section, width: float, drawn: Iterable[str], shown: str = "", timed: bool = True) -> list[str]:
-    """Title above, what is constant, what the star means where one of the labels `drawn` has it, and what is `shown`
-    below, wrapped to the figure's width.
+    """Title above, what is constant, who of the labels `drawn` has another timer, what the star means where one has it,
+    and what is `shown` below, wrapped to the figure's width.
 
     What is not `timed` has no timer.
     """
@@ -50,6 +50,9 @@ def heading(section: Section, width: float, drawn: Iterable[str], shown: str = "
     lines = [drawable(title(section), room)]
     timer = listing(list(dict.fromkeys(case.timer for case in section.rankable)))
     below = "; ".join(part for part in (constants(section), f"timer {timer}" if timer and timed else "") if part)
+    drawn = list(drawn)
+    apart = [text for text in drawn if any(text in case.by_kernel for case in section.cases)]
+    below += f", of {listing(apart)} kernel" if apart and timer and timed else ""
     boards = len(boards_of(section))
     below += f"; cases on {boards} GPUs" if boards > 1 and timed else ""
     if any(starred(section, text) for text in drawn):
