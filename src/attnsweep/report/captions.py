@@ -52,11 +52,11 @@ def heading(section: Section, width: float, drawn: Iterable[str], shown: str = "
     below = "; ".join(part for part in (constants(section), f"timer {timer}" if timer and timed else "") if part)
     drawn = list(drawn)
     apart = [text for text in drawn if any(text in case.by_kernel for case in section.cases)]
-    below += f", of {listing(apart)} kernel" if apart and timer and timed else ""
+    below += f", kernel for {listing(apart)}" if apart and timer and timed else ""
     boards = len(boards_of(section))
     below += f"; cases on {boards} GPUs" if boards > 1 and timed else ""
     if any(starred(section, text) for text in drawn):
-        below += ("; " if below else "") + "not in the case's own precision: *"
+        below += ("; " if below else "") + "*: not in the case's own precision"
     for told in (below, shown):
         lines += textwrap.wrap(drawable(told, 2 * room), room)
     return lines
