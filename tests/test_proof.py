@@ -38,6 +38,7 @@ def proven(monkeypatch, seen, kernels=None, direction="fwd", marks=MARKS):
             [*marks, *(one if isinstance(one, Activity) else ran(one) for one in seen)], key=lambda one: one.start
         )
 
+    monkeypatch.setattr(worker, "_MARK_MS", 1.0)
     monkeypatch.setattr(cupti, "tracer", lambda synchronize: None if seen is None else SimpleNamespace(trace=trace))
     story = worker._Story({}, lambda event: None)
     issued = []
@@ -97,11 +98,12 @@ def test_a_call_that_runs_nothing_on_the_gpu_is_incorrect(monkeypatch):
     ("start", "end"),
     [
         (MS + US, 2 * MS + 10 * US),
+        (MS + 2 * US, 2 * MS + 2 * US),
         (2 * MS + 5 * US, 3 * MS),
         (MS - 10 * US, 2 * MS - US),
         (500 * US, 600 * US),
     ],
-    ids=["not waited for", "begun later", "does not wait", "long before"],
+    ids=["not waited for", "short", "begun later", "does not wait", "long before"],
 )
 def test_work_beside_the_stream_that_is_timed_is_incorrect(monkeypatch, start, end):
     """By CUPTI's times: it runs on behind the end of the call, or began before what precedes it in the stream ended."""
@@ -111,7 +113,7 @@ def test_work_beside_the_stream_that_is_timed_is_incorrect(monkeypatch, start, e
 
 def test_kernels_of_one_stream_may_overlap_by_a_little_and_a_call_may_spin_itself(monkeypatch):
     """As programmatic dependent launch has it; what marks the stream is not counted, what the call did is."""
-    seen = [ran("first", MS - 3 * US, MS), ran("spin_kernel"), ran("last", MS, 2 * MS + 3 * US)]
+    seen = [ran("first", MS - 3 * US, MS), ran("spin_kernel"), ran("last", MS, 2 * MS + US // 4)]
     columns = proven(monkeypatch, seen).columns
     assert (columns["kernel_names"], columns["kernel_count"]) == (["first", "last", "spin_kernel"], 3)
 
