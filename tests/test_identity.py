@@ -188,7 +188,7 @@ def test_ids_do_not_depend_on_the_process(tmp_path: Path) -> None:
         '"check":{"enabled":true,"forward_factor":2.0},'
         '"compile":{"dynamic":false,"fullgraph":true,"mode":null,"name":"eager"},"device":"AMD EPYC",'
         '"impl":{"_target_":"attnsweep.impls.naive.NaiveAttention","distribution":null,"layout":"bhsd",'
-        '"name":"naive"},"kernels":null,"protocol":3,%s"seed":0,%s"variant":"","version":null}'
+        '"name":"naive"},"kernels":null,"protocol":4,%s"seed":0,%s"variant":"","version":null}'
     )
     timing = '"timing":{"cache":"hot","name":"quick","sustained":false,"time_cap_s":0.6},'
     for said, parts in ((cell.id[-8:], ('"replicate":0,', timing)), (cell.columns["measurement"], ("", ""))):

@@ -15,7 +15,7 @@ from attnsweep.errors import RecordError, Status
 SCHEMA_VERSION = 1
 
 #: Version of how times are taken. Another one makes other cells, and rows of two are never pooled.
-PROTOCOL = 3
+PROTOCOL = 4
 
 #: Keys of a sample in the column `telemetry`.
 TELEMETRY = ("time_s", "sm_clock_mhz", "mem_clock_mhz", "power_w", "temperature_c", "energy_mj")

@@ -46,11 +46,11 @@ def test_two_microseconds_more_are_two_microseconds_in_every_timer():
 
 
 def test_host_time_is_in_the_hosts_timer_and_no_other():
-    """100 us before each launch."""
-    without, delayed = (columns(run(spinning(host_us=us), **DECODE)) for us in (0, 100))
+    """500 us before each launch. What the host takes beside differs by some 20 us from process to process."""
+    without, delayed = (columns(run(spinning(host_us=us), **DECODE)) for us in (0, 500))
     for name in ("graph_ms", "events_ms", "kernel_ms"):
         assert delayed[name] == pytest.approx(without[name], abs=1e-3), name
-    assert (delayed["host_ms"] - without["host_ms"]) * 1e3 == pytest.approx(100, abs=20)
+    assert (delayed["host_ms"] - without["host_ms"]) * 1e3 == pytest.approx(500, abs=50)
 
 
 def test_a_call_that_cannot_be_captured_is_timed_by_events_and_says_so():

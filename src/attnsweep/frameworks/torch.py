@@ -14,7 +14,7 @@ from attnsweep.errors import CompileError, GraphUnsupported, Status, first_line
 from attnsweep.frameworks import DEVICE_EVENTS, Given
 from attnsweep.frameworks.torch_autotuning import Autotuning
 from attnsweep.frameworks.torch_errors import status_of
-from attnsweep.frameworks.torch_stream import CapturedGraph, CudaEvent
+from attnsweep.frameworks.torch_stream import CapturedGraph, CudaEvent, use_streams
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
@@ -278,6 +278,7 @@ class Torch:
         try:
             if self._capturing is None:
                 # One for all captures: the backward pass of a call that was captured before stays on it
+                use_streams()
                 self._capturing = torch.cuda.Stream()
             return CapturedGraph(calls, self._capturing)
         except (RuntimeError, ValueError, AssertionError) as error:  # whatever a library says to a stream that captures
