@@ -37,6 +37,7 @@ _COLUMNS = [
     "latency_ci_high_ms",
     "kernel_ms",
     "kernel_count",
+    "protocol",
     "impl_version",
     "precision_class",
     "autotuned_configs",

@@ -4,11 +4,13 @@
 
 A graph of 144 decode calls by cuDNN (batch 1, 32 heads, 2048 keys, head dim 128, bf16; two kernels a call; eight copies
 of the inputs in turn, which exceed L2) is replayed 60 times. Then the variant's step is done and the same graph
-replayed again, seven times in all. Prints the median of a call in us and the SM clock in MHz after each.
+replayed again, seven times in all. Prints the median of a call in us and the SM clock in MHz after each. Some variants
+do something eight times before that graph is captured.
 """
 
 from __future__ import annotations
 
+import functools
 import statistics
 import sys
 import time
@@ -17,22 +19,25 @@ from typing import Any, Callable
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from attnsweep.timing import smclock
+from attnsweep.timing import cupti, smclock
 
 _ROUNDS, _COPIES, _STEPS = 18, 8, 7
-_WINDOWS, _REPLAYS, _UNTIMED = 10, 6, 2
+_WINDOWS, _REPLAYS, _UNTIMED = 6, 6, 2
 _REST_S = 0.02
+_TIMES_FIRST = 8
 
 
 def main() -> None:
     """One variant in a process of its own."""
-    step, kept = STEPS[sys.argv[1]], []
+    variant = sys.argv[1]
+    first, step = FIRST.get(variant) or (nothing, STEPS[variant])
+    kept = [first(number) for number in range(_TIMES_FIRST)]
     graph = captured(attention)
     readings = [reading(graph)]
     for number in range(_STEPS):
         kept.append(step(number))
         readings.append(reading(graph))
-    print(sys.argv[1], *readings)
+    print(variant, *readings)
 
 
 def inputs() -> list[tuple[torch.Tensor, ...]]:
@@ -82,6 +87,10 @@ def reading(graph: torch.cuda.CUDAGraph) -> str:
     return f"{statistics.median(times):.2f}{clock}"
 
 
+def nothing(_: int) -> None:
+    pass
+
+
 def tiny() -> None:
     TINY.add_(1)
 
@@ -110,8 +119,18 @@ def dropped(_: int) -> None:
     captured(tiny)
 
 
+@functools.cache
+def tracer() -> cupti.Tracer:
+    return cupti.Tracer(torch.cuda.synchronize)
+
+
+def traced(_: int) -> None:
+    for _ in range(3):
+        tracer().trace(tiny)
+
+
 STEPS: dict[str, Callable[[int], Any]] = {
-    "nothing": lambda _: None,
+    "nothing": nothing,
     "uncaptured": uncaptured,
     "memory": lambda number: torch.empty(300_000_000 * (number + 1), dtype=torch.uint8, device="cuda"),
     "stream": streamed,
@@ -119,11 +138,19 @@ STEPS: dict[str, Callable[[int], Any]] = {
     "capture_kept": lambda _: captured(tiny),
     "capture_replayed": replayed,
     "capture_large": lambda _: captured(attention),
+    "traced": traced,
+}
+
+#: What is done before the capture, and what at each step after it.
+FIRST: dict[str, tuple[Callable[[int], Any], Callable[[int], Any]]] = {
+    "streams_first": (streamed, nothing),
+    "captures_first": (dropped, nothing),
+    "streams_first_traced": (streamed, traced),
 }
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1] not in STEPS:
-        raise SystemExit(f"usage: python benchmarks/graph_levels.py {'|'.join(STEPS)}")
+    if len(sys.argv) != 2 or sys.argv[1] not in STEPS | FIRST:
+        raise SystemExit(f"usage: python benchmarks/graph_levels.py {'|'.join(STEPS | FIRST)}")
     COPIES, TINY = inputs(), torch.zeros(8, device="cuda")
     SM_COUNT = torch.cuda.get_device_properties(0).multi_processor_count
     CLOCK = smclock.of(torch.cuda.current_stream().cuda_stream, SM_COUNT)

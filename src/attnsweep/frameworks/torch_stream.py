@@ -27,8 +27,8 @@ class CudaEvent:
         return float(self._event.elapsed_time(later._event))
 
 
-#: Streams to be used before the first capture. A process that has used five, or captured four graphs, replays each of its
-#: graphs slower from then on, by 0.35 to 0.44 us a kernel on an H200: by luck, some cells would be before that.
+#: Streams to be used before the first capture. A process that has used five, or captured four graphs, replays all its
+#: graphs slower from then on, by 0.35 to 0.44 us a kernel on an H200 (docs/measurement.md, Two levels of a graph).
 _STREAMS = 8
 
 
