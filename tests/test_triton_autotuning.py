@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,10 +39,28 @@ def test_the_choice_of_each_tuned_kernel_is_told_and_of_no_other():
     ]
 
 
+def test_what_inductor_took_is_told_once_it_is_one():
+    """By the fields of its own autotuner: nothing before it ran, nor while several are left."""
+    heuristics = pytest.importorskip("torch._inductor.runtime.triton_heuristics")
+    assert {"fn", "launchers"} <= set(heuristics.CachingAutotuner.__init__.__code__.co_names)
+    configs = [triton.Config({"XBLOCK": size}, num_warps=4) for size in (64, 128)]
+
+    def kernel(name, *left):
+        one = heuristics.CachingAutotuner.__new__(heuristics.CachingAutotuner)
+        one.fn = SimpleNamespace(__name__=name)
+        one.launchers = [SimpleNamespace(config=config) for config in left]
+        return one
+
+    kept = [kernel("new"), kernel("untimed", *configs), kernel("_fwd", configs[1]), kernel("_fwd", configs[1])]
+    assert triton_autotuning.chosen() == ["_fwd: XBLOCK=128, num_warps=4, num_ctas=1, num_stages=3"]
+    assert len(kept) == 4
+
+
 def test_where_nothing_was_tuned_there_is_nothing_to_tell(monkeypatch):
     """With Triton, and without it, where nothing is looked for."""
     assert triton_autotuning.chosen() is None
     monkeypatch.delitem(sys.modules, "triton.runtime.autotuner")
+    monkeypatch.delitem(sys.modules, "torch._inductor.runtime.triton_heuristics", raising=False)
     monkeypatch.setattr(gc, "get_objects", None)
     assert triton_autotuning.chosen() is None
 

@@ -249,7 +249,7 @@ COLUMNS: tuple[Column, ...] = (
             "autotuned_configs",
             "strs",
             "",
-            "each kernel that Triton's autotuner tuned in the cell, with the last configuration; null for none",
+            "each kernel that Triton's autotuner tuned or Inductor's ran, with the last configuration; null for none",
         ),
         ("flags", "strs", "", "what a reader should know: throttled, fallback, unproven, long_call, ..."),
     ),

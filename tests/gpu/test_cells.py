@@ -83,6 +83,7 @@ def test_autotuning_is_a_part_of_compiling(tmp_path):
     cache = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     columns = run("sdpa_math", "max-autotune-no-cudagraphs", cache)["columns"]
     assert 0 < columns["autotune_s"] < columns["compile_s"]
+    assert any(one.startswith("triton_") for one in columns["autotuned_configs"])
     again = run("sdpa_math", "max-autotune-no-cudagraphs", cache)["columns"]
     assert again["autotune_s"] < columns["autotune_s"]
 

@@ -1,4 +1,4 @@
-"""What Triton's autotuner chose in this process."""
+"""What autotuners chose for Triton's kernels in this process: Triton's own, and Inductor's in their place."""
 
 from __future__ import annotations
 
@@ -6,20 +6,32 @@ import gc
 import sys
 from typing import Any
 
+#: Where Triton's own autotuner is, and Inductor's, which runs what Inductor wrote and the kernels that it found.
+_TRITON = ("triton.runtime.autotuner", "Autotuner")
+_INDUCTOR = ("torch._inductor.runtime.triton_heuristics", "CachingAutotuner")
+
 
 def chosen() -> list[str] | None:
-    """Each kernel that was autotuned here with its last configuration, sorted: `_fwd: BLOCK_M=128, num_warps=8`.
+    """Each kernel with the last configuration that it ran with, sorted: `_fwd: BLOCK_M=128, num_warps=8`.
 
-    None where none was. A kernel with but one configuration was not tuned. Of jax-triton's choices and Inductor's,
-    which do not go through Triton's autotuner, nothing is known here.
+    None where there is none. Of Triton's autotuner only what had a choice; of Inductor's all, since a choice that it
+    finds on disk is the only one that it knows. Of jax-triton's choices nothing is known here.
     """
-    module: Any = sys.modules.get("triton.runtime.autotuner")
-    if module is None:
-        return None
+    found = {f"{_name(one)}: {_fields(one.best_config)}" for one in _instances(*_TRITON) if one.cache}
+    for one in _instances(*_INDUCTOR):
+        if len(one.launchers) == 1:  # none before its first run, several until they have been timed
+            found.add(f"{_name(one)}: {_fields(one.launchers[0].config)}")
+    return sorted(found) or None
+
+
+def _instances(module: str, name: str) -> list[Any]:
+    """All there are of a class; none where its module was never imported."""
+    if module not in sys.modules:
+        return []
+    kind = getattr(sys.modules[module], name)
     # What was imported before the fork is frozen and not among these: no kernel that is tuned is (a test looks).
     # By its type: isinstance asks an object for its class, which lazy modules answer by importing what they stand for
-    tuners: list[Any] = [one for one in gc.get_objects() if issubclass(type(one), module.Autotuner)]
-    return sorted(f"{_name(one)}: {_fields(one.best_config)}" for one in tuners if one.cache) or None
+    return [one for one in gc.get_objects() if issubclass(type(one), kind)]
 
 
 def _name(kernel: Any) -> str:
