@@ -24,18 +24,6 @@ HEAD_DIM_MAX = 256
 TUNED_FOR = ("HEAD_DIM", "HEAD_DIM_V", "HAS_LEFT", "HAS_RIGHT")
 
 
-def configs(*choices: tuple[Optional[int], int, int, int]) -> list[triton.Config]:
-    """Configurations to tune over, from (BLOCK_M or None where the caller sets it, BLOCK_N, warps, stages)."""
-
-    def config(rows: Optional[int], keys: int, warps: int, stages: int) -> triton.Config:
-        sizes = {"BLOCK_N": keys} if rows is None else {"BLOCK_M": rows, "BLOCK_N": keys}
-        return triton.Config(sizes, num_warps=warps, num_stages=stages)
-
-    if INTERPRETED:
-        return [config(choices[0][0] and 32, 16, 4, 1)]
-    return [config(*choice) for choice in choices]
-
-
 def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> None:
     """Raise ValueError for tensors that are no attention problem, or one that the kernels cannot do."""
     (batch, heads, _, head_dim), (_, kv_heads, kv_len, _) = q.shape, k.shape

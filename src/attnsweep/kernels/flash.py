@@ -18,7 +18,6 @@ from attnsweep.kernels.blocks import (
     attend,
     bounds,
     check_shapes,
-    configs,
     copied_by_engine,
     described,
     kind,
@@ -30,6 +29,7 @@ from attnsweep.kernels.blocks import (
     store_rows,
 )
 from attnsweep.kernels.flash_backward import gradients
+from attnsweep.kernels.tuning import autotuned
 
 
 def attention(
@@ -198,7 +198,7 @@ def flash_forward(
 #: (BLOCK_M, BLOCK_N, warps, stages) for head dims up to 64, 128 and 256, and for fp32, which has no tensor cores: tiles
 #: that ptxas holds in the registers of an sm_90 without spilling more than a few.
 _FORWARD = {
-    name: triton.autotune(configs(*choices), key=[*TUNED_FOR, "DESCRIBED"])(flash_forward)
+    name: autotuned(flash_forward, choices, [*TUNED_FOR, "DESCRIBED"])
     for name, choices in {
         "narrow": ((128, 64, 4, 3), (128, 128, 8, 3), (64, 64, 4, 3)),
         "medium": ((128, 128, 8, 3), (128, 128, 8, 2), (128, 64, 8, 3), (64, 64, 4, 3)),

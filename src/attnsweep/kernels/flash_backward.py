@@ -13,7 +13,6 @@ import triton.language as tl
 from attnsweep.kernels.blocks import (
     LOG2_E,
     TUNED_FOR,
-    configs,
     kind,
     load_rows,
     padded,
@@ -23,6 +22,7 @@ from attnsweep.kernels.blocks import (
     store_rows,
     visible,
 )
+from attnsweep.kernels.tuning import autotuned
 
 
 def gradients(
@@ -440,7 +440,7 @@ def flash_dkdv(
 
 #: (BLOCK_M, BLOCK_N, warps, stages), as flash.py's.
 _DQ = {
-    name: triton.autotune(configs(*choices), key=[*TUNED_FOR])(flash_dq)
+    name: autotuned(flash_dq, choices, TUNED_FOR)
     for name, choices in {
         "narrow": ((128, 64, 4, 3), (128, 128, 8, 2), (64, 64, 4, 3)),
         "medium": ((128, 64, 8, 2), (128, 64, 8, 3), (64, 64, 4, 2)),
@@ -449,7 +449,7 @@ _DQ = {
     }.items()
 }
 _DKDV = {
-    name: triton.autotune(configs(*choices), key=[*TUNED_FOR])(flash_dkdv)
+    name: autotuned(flash_dkdv, choices, TUNED_FOR)
     for name, choices in {
         "narrow": ((64, 128, 8, 3), (64, 64, 4, 3)),
         "medium": ((64, 128, 8, 2), (64, 128, 8, 3), (32, 128, 8, 3), (64, 64, 8, 2)),

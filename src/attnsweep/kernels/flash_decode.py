@@ -19,11 +19,11 @@ from attnsweep.kernels.blocks import (
     attend,
     bounds,
     check_shapes,
-    configs,
     padded,
     rows_contiguous,
     span,
 )
+from attnsweep.kernels.tuning import autotuned
 
 #: The most queries that it takes; with more, flash fills a GPU without splitting.
 Q_LEN_MAX = 16
@@ -274,10 +274,11 @@ def flash_decode_join(
 
 #: (BLOCK_N, warps, stages): bound by memory, so what is tuned is how much is in flight.
 _SPLIT = {
-    kind: triton.autotune(
-        configs(*((None, *choice) for choice in choices)),
-        key=["HEAD_DIM", "HEAD_DIM_V", "GROUP", "BLOCK_M", "HAS_LEFT", "HAS_RIGHT"],
-    )(flash_decode_split)
+    kind: autotuned(
+        flash_decode_split,
+        ((None, *choice) for choice in choices),
+        ["HEAD_DIM", "HEAD_DIM_V", "GROUP", "BLOCK_M", "HAS_LEFT", "HAS_RIGHT"],
+    )
     for kind, choices in {
         "half": ((64, 2, 3), (32, 1, 4), (32, 2, 4), (64, 4, 3), (128, 4, 2)),
         "fp32": ((16, 4, 4), (64, 4, 2)),

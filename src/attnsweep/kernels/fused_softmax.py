@@ -17,7 +17,6 @@ from attnsweep.kernels.blocks import (
     LOG2_E,
     bounds,
     check_shapes,
-    configs,
     load_rows,
     padded,
     place,
@@ -25,6 +24,7 @@ from attnsweep.kernels.blocks import (
     span,
     visible,
 )
+from attnsweep.kernels.tuning import autotuned
 
 
 def attention(
@@ -150,7 +150,7 @@ _KEY = ["HEAD_DIM", "HAS_LEFT", "HAS_RIGHT"]
 
 #: (BLOCK_M, BLOCK_N, warps, stages); fp32 has no tensor cores.
 _SCORES = {
-    kind: triton.autotune(configs(*choices), key=_KEY)(fused_scores_softmax)
+    kind: autotuned(fused_scores_softmax, choices, _KEY)
     for kind, choices in {
         "half": ((128, 128, 8, 3), (128, 64, 8, 3), (64, 128, 4, 3), (64, 64, 4, 3)),
         "fp32": ((32, 32, 4, 2), (32, 16, 4, 2)),

@@ -1,0 +1,77 @@
+"""How the kernels choose their tiles: by their times in bursts, which is how a measurement reads them first."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, Callable, Iterable, Optional, Sequence
+
+import torch
+import triton
+
+from attnsweep.kernels.blocks import INTERPRETED
+
+#: Bursts of at most so many calls, for about so long, after a rest.
+_BURSTS, _MOST_CALLS, _BURST_MS, _REST_S = 5, 10, 5.0, 0.02
+
+#: Writing this much leaves nothing of the inputs in L2.
+_EVICTED_BYTES = 2**28
+
+#: Launches hide behind a spin of this many cycles, 2 ms at 2 GHz, or a longer one at the next attempt.
+_SPIN_CYCLES, _ATTEMPTS, _LONGER = 4_000_000, 3, 4
+
+
+def configs(*choices: tuple[Optional[int], int, int, int]) -> list[triton.Config]:
+    """Configurations to tune over, from (BLOCK_M or None where the caller sets it, BLOCK_N, warps, stages)."""
+
+    def config(rows: Optional[int], keys: int, warps: int, stages: int) -> triton.Config:
+        sizes = {"BLOCK_N": keys} if rows is None else {"BLOCK_M": rows, "BLOCK_N": keys}
+        return triton.Config(sizes, num_warps=warps, num_stages=stages)
+
+    if INTERPRETED:
+        return [config(choices[0][0] and 32, 16, 4, 1)]
+    return [config(*choice) for choice in choices]
+
+
+def autotuned(
+    kernel: Any, choices: Iterable[tuple[Optional[int], int, int, int]], key: Sequence[str]
+) -> triton.runtime.Autotuner:
+    """`kernel`, tuned in bursts over `choices` (see `configs`), anew for other values of the arguments in `key`."""
+    return triton.autotune(configs(*choices), key=list(key), do_bench=in_bursts)(kernel)
+
+
+def in_bursts(call: Callable[[], Any], quantiles: Sequence[float]) -> list[float]:
+    """Quantiles of the ms that a call takes with L2 cold, in bursts after rests; raises what `call` raises.
+
+    Triton's own `do_bench` runs back to back for 0.1 s, a load under which an H200's clock falls: of one kernel it
+    chose tiles that take 8 % longer in bursts, or did not, by the host (docs/decisions.md).
+    """
+    evicted = torch.empty(_EVICTED_BYTES, dtype=torch.int8, device="cuda")
+    call()  # compiles
+    (first,), _ = _burst(call, evicted, 1, 0)
+    count = max(1, min(_MOST_CALLS, int(_BURST_MS / max(first, 1e-3))))
+    times, cycles = [], _SPIN_CYCLES
+    for _ in range(_BURSTS if count > 1 else 2):
+        time.sleep(_REST_S)
+        for _ in range(_ATTEMPTS):
+            burst, hidden = _burst(call, evicted, count, cycles)
+            if hidden:
+                break
+            cycles *= _LONGER
+        times += burst[1:] or burst  # the first call after a rest is slow
+    times.sort()
+    return [times[min(len(times) - 1, math.floor(share * len(times)))] for share in quantiles]
+
+
+def _burst(call: Callable[[], Any], evicted: torch.Tensor, count: int, cycles: int) -> tuple[list[float], bool]:
+    """The ms of each of `count` calls that are issued behind a spin, and whether all were before it ended."""
+    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(count)]
+    torch.cuda._sleep(cycles)
+    for before, after in events:
+        evicted.zero_()
+        before.record()
+        call()
+        after.record()
+    hidden = not events[0][0].query()
+    torch.cuda.synchronize()
+    return [before.elapsed_time(after) for before, after in events], hidden
