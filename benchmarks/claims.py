@@ -293,6 +293,22 @@ def fusion() -> list[str]:
     return table(["tokens", *(f"`{impl}`, ms" for impl in impls), *(f"`{impl}`, MiB" for impl in impls)], rows())
 
 
+def growth() -> list[str]:
+    """How many times the time and the workspace of a length are those of half of it."""
+    found = read("fusion", "prefill")
+    impls = ("naive", "triton_fused_softmax", "triton_flash")
+    columns = [(column, impl) for column in ("latency_ms", "workspace_bytes") for impl in impls]
+    held = [{row["kv_len"]: row[column] for row in found[impl, "eager"].values()} for column, impl in columns]
+
+    def rows() -> Iterator[list[str]]:
+        lengths = sorted(held[0])
+        for half, length in zip(lengths, lengths[1:], strict=False):
+            yield [f"{half} to {length}", *(f"{its[length] / its[half]:.2f}" for its in held)]
+
+    names = {"latency_ms": "time", "workspace_bytes": "workspace"}
+    return table(["tokens", *(f"`{impl}`, {names[column]}" for column, impl in columns)], rows())
+
+
 def _case(its: Cases, batch: int, length: int) -> dict[str, Any] | None:
     return next((row for row in its.values() if (row["batch_size"], row["kv_len"]) == (batch, length)), None)
 
@@ -325,7 +341,7 @@ def _mib(row: dict[str, Any]) -> str:
     return f"{row['peak_memory_bytes'] / 2**20:.0f} ({row['workspace_bytes'] / 2**20:.0f})"
 
 
-TABLES = (overview, flux, compiled, fastest, winners, winners_compiled, decode, memory, grid, fusion)
+TABLES = (overview, flux, compiled, fastest, winners, winners_compiled, decode, memory, grid, fusion, growth)
 
 
 def main() -> int:
