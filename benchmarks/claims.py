@@ -1,7 +1,8 @@
 """What the records of docs/results say of the studies' claims, as Markdown: python benchmarks/claims.py
 
-Every figure is computed from committed sweeps: `everything` (flux and llm), `h200` (what was compiled there alone),
-`mha_grid_jax` and `fusion`. README.md, docs/studies.md and the sweep's own README quote the tables; a test compares.
+Every figure is computed from committed sweeps: `everything` (flux and llm), `max_autotune` (more of flux), `h200` (what
+was compiled there alone), `mha_grid_jax` and `fusion`. README.md, docs/studies.md and the sweeps' own
+READMEs quote the tables; a test compares.
 """
 
 from __future__ import annotations
@@ -23,6 +24,17 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 Label = tuple[str, str]
 Cases = dict[str, dict[str, Any]]
 
+#: Whose kernels are a library's, compiled or not.
+LIBRARIES = (
+    "sdpa",
+    "sdpa_cudnn",
+    "sdpa_flash",
+    "sdpa_efficient",
+    "fa2",
+    "xformers",
+    "xformers_flash",
+    "xformers_cutlass",
+)
 _COLUMNS = [
     "impl",
     "compile",
@@ -47,6 +59,7 @@ _COLUMNS = [
     "kv_len",
     "peak_memory_bytes",
     "workspace_bytes",
+    "gpu_uuid",
 ]
 
 
@@ -69,7 +82,8 @@ def as_run(found: dict[Label, Cases]) -> dict[str, Cases]:
 
 
 def pair(one: dict[str, Any], other: dict[str, Any]) -> tuple[float, float]:
-    """ms of both by which reports compare them."""
+    """ms of both, which one GPU measured, by which reports compare them."""
+    assert one["gpu_uuid"] == other["gpu_uuid"], (one["case"], one["impl"], other["impl"])
     times = compared(_measured(one), _measured(other))
     assert times is not None
     return times[0].ms, times[1].ms
@@ -151,13 +165,12 @@ def flux() -> list[str]:
 
 
 def compiled() -> list[str]:
-    """How many times as fast a compiled call is as an uncompiled one: the geometric mean, least and most."""
-    now = read("everything", "flux")
-    columns = [
-        (now, "default"),
-        (now, "max_autotune"),
-        *((read("h200", name), "default") for name in ("prefill", "decode")),
-    ]
+    """How many times as fast a compiled call is as an uncompiled one: the geometric mean, least and most.
+
+    Of max_autotune from two sweeps, and in how many pairs.
+    """
+    columns = _compiled_sweeps()
+    _, (now,) = columns["flux"]
     impls = sorted(
         {impl for impl, mode in now if mode == "default" and (impl, "eager") in now},
         key=lambda impl: geometric_mean(ratios(now[impl, "eager"], now[impl, "default"])),
@@ -166,16 +179,29 @@ def compiled() -> list[str]:
     def rows() -> Iterator[list[str]]:
         for impl in impls:
             cells = [f"`{impl}`"]
-            for found, mode in columns:
-                if (impl, mode) not in found:
-                    cells.append("-")
-                    continue
-                flagged = any("substituted" in row["flags"] for row in found[impl, mode].values())
-                said = spread(ratios(found[impl, "eager"], found[impl, mode]))
-                cells.append(said + (" substituted" if flagged else ""))
+            for mode, sweeps in columns.values():
+                both = [two for found in sweeps for two in _eager_and(found, impl, mode)]
+                said = spread([one / other for one, other in (pair(*two) for two in both)]) if both else "-"
+                cells.append(said + _substituted([its for _, its in both]))
+                cells += [str(len(both))] if mode == "max_autotune" else []
             yield cells
 
-    return table(["eager / compiled", "flux", "flux, max_autotune", "prefill", "decode"], rows())
+    return table(["eager / compiled", "flux", "flux, max_autotune", "pairs", *list(columns)[2:]], rows())
+
+
+def compiled_libraries() -> list[str]:
+    """How much longer a library's own kernel takes compiled than uncompiled, in all pairs."""
+
+    def rows() -> Iterator[list[str]]:
+        for name, (mode, sweeps) in _compiled_sweeps().items():
+            both = [two for found in sweeps for impl in LIBRARIES for two in _eager_and(found, impl, mode)]
+            times = [pair(*two) for two in both]
+            percent = sorted((its / eager - 1) * 100 for eager, its in times)
+            us = sorted((its - eager) * 1e3 for eager, its in times)
+            said = (f"{percent[0]:.1f} to {percent[-1]:.1f}", f"{us[0]:.1f} to {us[-1]:.1f}")
+            yield [name, str(len({eager["impl"] for eager, _ in both})), str(len(both)), *said]
+
+    return table(["compiled, libraries' kernels", "of how many", "pairs", "% longer", "us longer"], rows())
 
 
 def fastest() -> list[str]:
@@ -333,6 +359,29 @@ def _order(impl: str, columns: list[dict[str, Cases]]) -> tuple[int, float]:
     return at, geometric_mean(ratios(columns[at][impl], columns[at]["fa2"]))
 
 
+def _compiled_sweeps() -> dict[str, tuple[str, list[dict[Label, Cases]]]]:
+    """A compile mode and the sweeps that have it beside eager, by the name of their column."""
+    now = read("everything", "flux")
+    return {
+        "flux": ("default", [now]),
+        "flux, max_autotune": ("max_autotune", [now, read("max_autotune", "flux")]),
+        "prefill": ("default", [read("h200", "prefill")]),
+        "decode": ("default", [read("h200", "decode")]),
+    }
+
+
+def _eager_and(found: dict[Label, Cases], impl: str, mode: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The records of an implementation uncompiled and in a mode, in each case of one sweep that both have."""
+    eager, its = found.get((impl, "eager"), {}), found.get((impl, mode), {})
+    return [(eager[case], its[case]) for case in eager if case in its]
+
+
+def _substituted(rows: list[dict[str, Any]]) -> str:
+    """Of how many the framework took another's kernel."""
+    n = sum("substituted" in row["flags"] for row in rows)
+    return "" if n == 0 else " substituted" if n == len(rows) else f" substituted in {n} of {len(rows)}"
+
+
 def _bold(text: str, bold: bool) -> str:
     return f"**{text}**" if bold else text
 
@@ -341,7 +390,10 @@ def _mib(row: dict[str, Any]) -> str:
     return f"{row['peak_memory_bytes'] / 2**20:.0f} ({row['workspace_bytes'] / 2**20:.0f})"
 
 
-TABLES = (overview, flux, compiled, fastest, winners, winners_compiled, decode, memory, grid, fusion, growth)
+TABLES = (
+    *(overview, flux, compiled, compiled_libraries, fastest, winners, winners_compiled, decode, memory),
+    *(grid, fusion, growth),
+)
 
 
 def main() -> int:

@@ -131,8 +131,8 @@ def test_what_the_documents_say_was_checked_is_what_the_records_say() -> None:
     made = subprocess.run([sys.executable, root / "benchmarks/claims.py"], capture_output=True, text=True, check=True)
     tables = made.stdout.strip().split("\n\n")
     quoted = dict.fromkeys(range(len(tables)), "docs/studies.md")
-    quoted |= {0: "README.md", 8: "docs/results/mha_grid_jax/README.md"}
-    assert len(tables) == 11
+    quoted |= {0: "README.md", 9: "docs/results/mha_grid_jax/README.md"}
+    assert len(tables) == 12
     missing = [n for n, one in enumerate(tables) if f"\n\n{one}\n\n" not in (root / quoted[n]).read_text()]
     assert not missing
 
@@ -166,6 +166,19 @@ def test_two_levels_of_a_graph_are_no_win() -> None:
     assert not faster(call(98.1, 1), call(100.0, 1))
     assert faster(call(14.0, 2), call(17.5, 2, "kernel"))
     assert not faster(call(14.0, 2), call(17.3, 2, "kernel"))
+
+
+def test_times_of_two_gpus_are_not_compared() -> None:
+    """In claims.py two records are a pair only where one GPU measured both."""
+    pair = runpy.run_path(str(TESTS.parent / "benchmarks/claims.py"))["pair"]
+    rows = pq.read_table(TESTS.parent / "docs/results/max_autotune/results.parquet").to_pylist()
+    one, same, other = (
+        next(row for row in rows if row["status"] == "ok" and (row["impl"], row["kv_len"]) == (impl, length))
+        for impl, length in (("naive", 4224), ("fa2", 4224), ("naive", 4352))
+    )
+    assert pair(one, same) == (one["latency_ms"], same["latency_ms"])
+    with pytest.raises(AssertionError):
+        pair(one, other)
 
 
 #: Of the studies that take all of conf/impl, what every test machine has: no environment is to be built here.
