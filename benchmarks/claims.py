@@ -1,7 +1,7 @@
 """What the records of docs/results say of the studies' claims, as Markdown: python benchmarks/claims.py
 
 Every figure is computed from committed sweeps: `everything` (flux and llm), `max_autotune` (more of flux), `h200` (what
-was compiled there alone), `mha_grid_jax` and `fusion`. README.md, docs/studies.md and the sweeps' own
+was compiled there alone), `mha_grid`, `mha_grid_jax` and `fusion`. README.md, docs/studies.md and the sweeps' own
 READMEs quote the tables; a test compares.
 """
 
@@ -35,6 +35,10 @@ LIBRARIES = (
     "xformers_flash",
     "xformers_cutlass",
 )
+#: Of mha_grid: what has scores and weights in no memory, and what has.
+FUSED = ("sdpa_cudnn", "sdpa", "triton_flash", "flex", "fa2", "xformers", "sdpa_flash", "sdpa_efficient")
+FORMULAS = ("naive", "sdpa_math")
+
 _COLUMNS = [
     "impl",
     "compile",
@@ -60,6 +64,7 @@ _COLUMNS = [
     "peak_memory_bytes",
     "workspace_bytes",
     "gpu_uuid",
+    "bias",
 ]
 
 
@@ -293,15 +298,56 @@ def grid() -> list[str]:
             for impl in ("jax_cudnn", "jax_mosaic_gpu", "jax_xla"):
                 its = found[impl]
                 against = ["1" if impl == other else _against(its, found[other]) for other in ("jax_xla", "jax_cudnn")]
-                rate = sorted({round(row["tflops"]) for row in its.values()})
-                yield [
-                    f"`{impl}`, {direction}",
-                    str(len(its)),
-                    *against,
-                    " to ".join(map(str, rate[:: max(len(rate) - 1, 1)])),
-                ]
+                yield [f"`{impl}`, {direction}", str(len(its)), *against, _rates(its)]
 
     return table(["", "cases", "time / `jax_xla`'s", "time / `jax_cudnn`'s", "TFLOP/s"], rows())
+
+
+def grid_torch() -> list[str]:
+    """mha_grid's sample: times over the formulas' and cuDNN's where both have the case, least and highest rate."""
+    groups = {"fwd": ("fwd", "none"), "fwd, bias": ("fwd", "dense"), "bwd": ("bwd", "none")}
+
+    def rows() -> Iterator[list[str]]:
+        for group, (direction, bias) in groups.items():
+            found = _grid_cases(direction, bias)
+            uncompiled = as_run(found)
+            against = [uncompiled.get(impl, {}) for impl in ("naive", "sdpa_math", "sdpa_cudnn")]
+            shown = {f"`{impl}`": uncompiled[impl] for impl in (*FUSED, *FORMULAS) if impl in uncompiled}
+            shown |= {f"`{i}` compiled": found[i, "default"] for i in FORMULAS if (i, "default") in found}
+            for name, its in shown.items():
+                over = ["1" if its is other else _against(its, other) for other in against]
+                yield [f"{name}, {group}{_substituted([*its.values()])}", str(len(its)), *over, _rates(its)]
+
+    return table(["", "cases", *(f"time / `{i}`'s" for i in ("naive", "sdpa_math", "sdpa_cudnn")), "TFLOP/s"], rows())
+
+
+def formula() -> list[str]:
+    """Each case of mha_grid's sample that the plain formula has: its ms, the fastest fused, and who is no faster."""
+
+    def rows() -> Iterator[list[str]]:
+        for which in (("fwd", "none"), ("fwd", "dense"), ("bwd", "none")):
+            found = _grid_cases(*which)
+            uncompiled = as_run(found)
+            cases = sorted(uncompiled["naive"].items(), key=lambda one: one[1]["latency_ms"])
+            for case, naive in cases:
+                fused = {impl: uncompiled[impl][case] for impl in FUSED if case in uncompiled.get(impl, {})}
+                first = sorted(_fastest(fused), key=lambda impl: fused[impl]["latency_ms"])
+                slow = [f"`{impl}`" for impl, row in fused.items() if not faster(row, naive)] or ["-"]
+                both = found["naive", "default"][case], uncompiled.get("sdpa_math", {}).get(case)
+                times = [f"{row['latency_ms']:.3g}{_substituted([row])}" if row else "-" for row in (naive, *both)]
+                best = [f"{fused[first[0]]['latency_ms']:.3g}", ", ".join(f"`{impl}`" for impl in first)]
+                yield [f"`{case}`", *times, *best, f"all {len(fused)}" if len(slow) == len(fused) else ", ".join(slow)]
+
+    head = [
+        "ms",
+        "`naive`",
+        "`naive` compiled",
+        "`sdpa_math`",
+        "fastest fused",
+        "which",
+        "fused, no faster than `naive`",
+    ]
+    return table(head, rows())
 
 
 def fusion() -> list[str]:
@@ -367,6 +413,7 @@ def _compiled_sweeps() -> dict[str, tuple[str, list[dict[Label, Cases]]]]:
         "flux, max_autotune": ("max_autotune", [now, read("max_autotune", "flux")]),
         "prefill": ("default", [read("h200", "prefill")]),
         "decode": ("default", [read("h200", "decode")]),
+        "mha_grid": ("default", [read("mha_grid", "prefill")]),
     }
 
 
@@ -374,6 +421,21 @@ def _eager_and(found: dict[Label, Cases], impl: str, mode: str) -> list[tuple[di
     """The records of an implementation uncompiled and in a mode, in each case of one sweep that both have."""
     eager, its = found.get((impl, "eager"), {}), found.get((impl, mode), {})
     return [(eager[case], its[case]) for case in eager if case in its]
+
+
+def _grid_cases(direction: str, bias: str) -> dict[Label, Cases]:
+    """The cases of mha_grid's sample with a bias, or those without."""
+    found = {
+        label: {case: row for case, row in its.items() if row["bias"] == bias}
+        for label, its in read("mha_grid", "prefill", direction).items()
+    }
+    return {label: its for label, its in found.items() if its}
+
+
+def _rates(its: Cases) -> str:
+    """The least and the highest TFLOP/s."""
+    rate = sorted({round(row["tflops"]) for row in its.values()})
+    return " to ".join(map(str, rate[:: max(len(rate) - 1, 1)]))
 
 
 def _substituted(rows: list[dict[str, Any]]) -> str:
@@ -392,7 +454,7 @@ def _mib(row: dict[str, Any]) -> str:
 
 TABLES = (
     *(overview, flux, compiled, compiled_libraries, fastest, winners, winners_compiled, decode, memory),
-    *(grid, fusion, growth),
+    *(grid, grid_torch, formula, fusion, growth),
 )
 
 
