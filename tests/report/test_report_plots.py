@@ -7,16 +7,22 @@ import math
 import operator
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from report_records import prefill, values
 from test_report_outputs import POINT, drawn_texts, svg
 
+from attnsweep.case import Case
 from attnsweep.errors import Status
 from attnsweep.report.captions import heading
 from attnsweep.report.derive import derive
 from attnsweep.report.labels import Label
+from attnsweep.report.lines import line_plot, panels_of
+from attnsweep.report.measures import measures_of
 from attnsweep.report.sections import Derived
-from attnsweep.report.styles import COLOURS, assign
+from attnsweep.report.styles import COLOURS, assign, settings
 
 #: Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
 SIGHT = {
@@ -109,6 +115,32 @@ def test_a_line_with_a_mark_for_a_failure_keeps_its_own_look(failing: str, tmp_p
     assert "as well: fa2" in legend(derive(rows), tmp_path / "one", "memory")
     rows += [values(points[3], failing, status=Status.OOM), values(points[3], "x")]
     assert not [text for text in legend(derive(rows), tmp_path, "memory") if text.startswith("as well")]
+
+
+def test_titles_of_panels_do_not_overlap() -> None:
+    """Four fields vary: each title stays within its panel, and a field's name beside its value."""
+    rows = [
+        values(("prefill", "seq_len", 1024, Case(b, 1024, 1024, h, h, d, d, bias=bias, dtype="fp16")), impl)
+        for b, h, d, bias in [(1, 16, 128, "none"), (1, 8, 64, "dense"), (2, 32, 256, "dense"), (4, 32, 128, "dense")]
+        for impl in ("fa2", "naive")
+    ]
+    (section,) = derive(rows).sections
+    styles = assign([one.label for one in section.standings])
+    with mpl.rc_context(settings()):
+        for several in (3, 4):  # three beside each other, two and two
+            cases = section.cases[:several]
+            (measure, *_) = measures_of(cases, ["fa2", "naive"])
+            figure = line_plot(section, panels_of(section, cases), measure, styles, 0)
+            FigureCanvasAgg(figure).draw()
+            panels = [ax for ax in figure.axes if ax.get_visible()]
+            assert len(panels) == several
+            for ax in panels:
+                said = ax.get_title(loc="left")
+                (title,) = [text for text in ax.findobj(Text) if text.get_text() == said]
+                assert title.get_window_extent().x1 <= ax.get_window_extent().x1
+                assert all(
+                    line.rstrip(",").count(" ") == 2 * line.rstrip(",").count(",") + 1 for line in said.split("\n")
+                )
 
 
 def test_plots_over_several_boards_say_so(tmp_path: Path) -> None:

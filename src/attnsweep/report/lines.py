@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +62,10 @@ def line_plot(
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
     legend = 0.7 + 0.073 * max(len(text) for text in [*shown, "measured ceiling"])
-    height = max(rows * 2.9 + 0.9, 0.9 + 0.205 * (len(labels) + 3) + 0.5)
     wide = 5.2 if columns == 1 else 3.6
+    titles = {name: _wrapped(name, int(wide / 0.088)) for name in panels}
+    tall = 2.9 + 0.17 * max(text.count("\n") for text in titles.values())
+    height = max(rows * tall + 0.9, 0.9 + 0.205 * (len(labels) + 3) + 0.5)
     width = columns * wide + legend + 0.2
     layout = ConstrainedLayoutEngine(rect=(0, 0, 1 - legend / width, 1))
     figure = Figure(figsize=(width, height), layout=layout)
@@ -72,7 +75,7 @@ def line_plot(
     for ax, (name, cases) in zip(axes, panels.items(), strict=False):
         reached += _panel(ax, cases, [text for text in labels if text in seen], measure, styles)
         scales.set_x(ax, sorted({case.axis_value for case in cases if case.axis_value is not None}), wide - 0.6)
-        ax.set_title(drawable(name), loc="left")
+        ax.set_title(titles[name], loc="left")
         ax.set_xlabel(_axis_title(section.key.axis))
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
@@ -183,6 +186,12 @@ def _panel(
         ax.plot(at, middles, **styles[text].line_options())
         ax.fill_between(at, lows, highs, color=styles[text].colour, alpha=0.22, linewidth=0)
     return reached
+
+
+def _wrapped(name: str, room: int) -> str:
+    """A panel's title in lines of at most `room` characters, between two fields."""
+    kept = drawable(name).replace(" ", "\xa0").replace(",\xa0", ", ")
+    return "\n".join(textwrap.wrap(kept, room)).replace("\xa0", " ")
 
 
 def _axis_title(axis: str) -> str:
