@@ -333,6 +333,28 @@ def test_a_replay_lasts_long_enough_though_the_host_is_slow():
     assert made[-1] * 2e-5 >= 0.7e-3
 
 
+@pytest.mark.parametrize(("held", "flags"), [(0, set()), (1, set()), (2, set()), (3, {"long_call"})])
+def test_a_host_that_is_held_up_makes_no_long_call(held, flags):
+    """0.1 s between two launches of the estimate; at the third time it is believed."""
+    gpu, holds = FakeGpu(kernel_s=1e-4), deque([0.1] * held)
+    spin, gpu.behind_spin = gpu.spin, False
+
+    def spun(ms):
+        spin(ms)
+        gpu.behind_spin = True
+
+    def call():
+        if gpu.behind_spin and holds:
+            gpu.clock.now += holds.popleft()
+        gpu.behind_spin = False
+        gpu.call()
+
+    gpu.spin = spun
+    found = measured(gpu, what=subject(gpu, call=call))
+    assert found.flags == flags
+    assert found.columns["latency_ms"] == pytest.approx(0.1)
+
+
 def test_a_slow_call_in_a_case_of_graphs_stays_a_burst():
     """1 ms in a case of 1 MB: 300 copies would make a replay of 0.3 s where a block is to be 10 ms."""
     gpu = FakeGpu(kernel_s=1e-3, l2_bytes=60 * 2**20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any, Optional
 
@@ -33,6 +34,9 @@ _HOST_CALLS, _HOST_S = 10, 0.1
 
 #: A call above this is a load of its own: no other timer and no load is run beside it.
 ALONE_MS = 1000.0
+
+#: How often a call's length is estimated at most.
+_ESTIMATES = 3
 
 #: The settle gate looks at no more blocks than this, and at no more than last about so long.
 _SETTLE_BLOCKS, _SETTLE_MS = 8, 500.0
@@ -193,10 +197,21 @@ def _steady(options: dict[str, Any]) -> SteadyRule:
 
 def estimate(framework: Framework, call: Call, warm_ms: float) -> float:
     """Milliseconds of one call on the device, at least a microsecond: five behind one pair of events, or `warm_ms`
-    where that is long.
+    where that is long. What is above `warm_ms`, for which the host waited for one call, is read up to three times and
+    the least taken: the host was held up between two launches.
     """
     if warm_ms > 20:
         return warm_ms
+    least = math.inf
+    for _ in range(_ESTIMATES):
+        least = min(least, _five(framework, call))
+        if least <= warm_ms:
+            break
+    return max(least, 1e-3)
+
+
+def _five(framework: Framework, call: Call) -> float:
+    """Milliseconds of one of five calls behind one pair of events."""
     before, after = framework.event(), framework.event()
     framework.synchronize()
     framework.spin(1.0)
@@ -205,4 +220,4 @@ def estimate(framework: Framework, call: Call, warm_ms: float) -> float:
         call()
     after.record()
     framework.synchronize()
-    return max(before.ms_until(after) / 5, 1e-3)
+    return before.ms_until(after) / 5
