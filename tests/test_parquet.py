@@ -13,6 +13,7 @@ import pytest
 from attnsweep import parquet
 from attnsweep.errors import RecordError
 from attnsweep.records import COLUMNS, SCHEMA_VERSION, Record
+from attnsweep.report import load
 from example_records import EXAMPLES, ok
 
 
@@ -107,11 +108,14 @@ def test_a_file_that_may_not_be_read_is_said_by_its_path_once(tmp_path: Path, mo
     assert str(caught.value) == f"{path} is not a readable file of records: Permission denied"
 
 
-def test_a_flipped_bit_is_not_read_as_another_number(tmp_path: Path) -> None:
+@pytest.mark.parametrize("merged", [False, True], ids=["a record", "what a report merged"])
+def test_a_flipped_bit_is_not_read_as_another_number(tmp_path: Path, merged: bool) -> None:
     """The file is refused, wherever in the numbers it is; a few bits of the pages' headers alone have no checksum."""
     path = tmp_path / "c.parquet"
     samples = [0.1 * number for number in range(500)]
     parquet.write(ok(samples_ms=samples), path)
+    if merged:
+        load.write(parquet.read([path]), path)
     good = path.read_bytes()
     pages = len(good) - 8 - int.from_bytes(good[-8:-4], "little")
     refused = wrong = 0

@@ -315,7 +315,7 @@ def write(table: pa.Table, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         # By groups of rows: the writer holds one of them in memory, and a reader needs only its own.
-        pq.write_table(table, temporary, compression="zstd", row_group_size=BATCH)
+        pq.write_table(table, temporary, compression="zstd", row_group_size=BATCH, write_page_checksum=True)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
