@@ -1,10 +1,12 @@
 """From YAML to an implementation: binding, what is supported and why not, and the general adapter."""
 
 import importlib.machinery
+import re
 import sys
 import types
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -49,6 +51,34 @@ def test_every_yaml_binds_and_takes_a_plain_case_on_an_h200(path):
     # Decoding alone is what some are for, and others take fp16 and no mask
     plain = [case(), case(q_len=1), case(dtype="fp16"), case(dtype="fp16", causal=False)]
     assert None in [impls.why_unsupported(impl, one, H200, mode) for one in plain for mode in (EAGER, DEFAULT)]
+
+
+#: What chooses among kernels, or has none of its own, so that none could be missing.
+CHOOSING = {"sdpa", "sdpa_math", "naive", "te_unfused", "jax_xla", "ceiling_copy", "ceiling_matmul"}
+#: What nobody has seen run yet under the names that its library gives its kernels.
+UNSEEN = {"jax_flash_attn2", "jax_flash_attn2_block_ptr", "jax_flash_attn2_ptr_block"}
+
+
+def test_what_has_a_kernel_of_its_own_says_its_name():
+    """Else nothing proves that it ran, and another in its place would have no flag."""
+    silent = {path.stem for path in CONF if not (yaml.safe_load(path.read_text()).get("kernels") or {}).get("fwd")}
+    assert silent == CHOOSING | UNSEEN
+
+
+@pytest.mark.parametrize("sweep", ["everything", "mha_grid_jax"])
+def test_the_kernels_that_a_yaml_declares_are_those_that_ran(sweep):
+    """In records of GPUs: a pattern that fits nothing there would flag what is right."""
+    path = Path(__file__).parents[2] / f"docs/results/{sweep}/results.parquet"
+    rows = pq.read_table(path, columns=["impl", "direction", "kernel_names", "flags"]).to_pylist()
+    seen = [row for row in rows if row["kernel_names"]]
+    assert len({row["impl"] for row in seen}) >= 3
+    for row in seen:
+        declared = load(row["impl"]).get("kernels") or {}
+        for direction in {"fwd", "bwd"} & declared.keys():
+            if direction in row["direction"]:
+                assert any(re.search(one, name) for one in declared[direction] for name in row["kernel_names"]), row
+        never = any(re.search(one, name) for one in declared.get("never", []) for name in row["kernel_names"])
+        assert never == ("substituted" in row["flags"]), row
 
 
 @pytest.mark.parametrize(
