@@ -44,6 +44,9 @@ everything)
   sweep study=llm "$text" compile=eager "${all[@]}"
   sweep study=flux "$image" compile=eager scenario.direction=bwd scenario.text_len=512 "${all[@]}"
   sweep study=llm "$text" scenario=prefill compile=eager scenario.direction=bwd "${all[@]}"
+  # Its kernels exist compiled only
+  sweep study=flux impl=flex compile=default scenario.direction=bwd scenario.text_len=512 "${all[@]}"
+  sweep study=llm impl=flex scenario=prefill compile=default scenario.direction=bwd "${all[@]}"
   sweep study=flux "$jax" compile=jit "${all[@]}" "${xla[@]}"
   sweep study=llm "$jax" compile=jit "${all[@]}" "${xla[@]}"
   sweep study=flux "$jax" compile=jit scenario.direction=bwd scenario.text_len=512 "${all[@]}" "${xla[@]}"
