@@ -24,6 +24,8 @@ INTO_TIMING = 10
 
 #: What a test turns on in the middle of a cell, to make compiled code stale.
 SWITCHED = False
+#: Calls of the deed that counts them, whose compiled code is for one count each.
+COUNTED = 0
 
 
 class Fake(NaiveAttention):
@@ -126,6 +128,11 @@ class Fake(NaiveAttention):
 
     def call_follows_a_switch(self, right, q, k, v):
         return right(q, k, v) if not SWITCHED else right(q, k, v) + 0
+
+    def call_counts_its_calls(self, right, q, k, v):
+        global COUNTED
+        COUNTED += 1
+        return right(q, k, v) if COUNTED < 10**6 else q
 
     def call_by_hand(self, right, q, k, v):
         # Inductor knows no such formula, so the products stay products

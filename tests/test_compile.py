@@ -45,7 +45,7 @@ def compiler(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     # As the compiler leaves it when it first puts it back, where it was never set: the cache's key holds it
     torch.set_float32_matmul_precision(torch.get_float32_matmul_precision())
-    with torch._dynamo.config.patch(error_on_recompile=False):
+    with torch._dynamo.config.patch(error_on_recompile=False, fail_on_recompile_limit_hit=False):
         forget_compilations()
         yield
     forget_compilations()
@@ -191,6 +191,15 @@ def test_a_graph_break_that_was_allowed_is_a_flag(compiler, deed):
     outcome = run(cell(deed, fullgraph=False))
     assert outcome["status"] == "ok", outcome["traceback"]
     assert "graph_break" in outcome["columns"]["flags"]
+
+
+@pytest.mark.parametrize("fullgraph", [True, False])
+def test_what_is_compiled_at_every_call_is_a_compile_error(compiler, monkeypatch, fullgraph):
+    """At its limit torch.compile would run it eagerly, under the name of the compiled one."""
+    monkeypatch.setattr(fake_impls, "COUNTED", 0)
+    outcome = run(cell("counts_its_calls", fullgraph=fullgraph))
+    assert outcome["status"] == "compile_error", outcome["traceback"]
+    assert outcome["reason"].startswith("it was compiled again and again, up to torch.compile's limit")
 
 
 @pytest.mark.slow

@@ -142,6 +142,8 @@ class Torch:
         # sdpa_flash is handed the graph that sdpa_math compiled before it (seen on torch 2.11).
         torch.compiler.config.cache_key_tag = tag
         torch._dynamo.config.suppress_errors = False
+        # Without fullgraph it would else run what it compiled too often eagerly from then on.
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
         # A benchmarked backward runs many times over one graph; donated buffers would be gone after the first.
         torch._functorch.config.donated_buffer = False
         self._make_room()

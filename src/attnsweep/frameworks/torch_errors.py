@@ -38,6 +38,8 @@ def _compiler_says(kind: str, text: str) -> str:
     why = [line.removeprefix("Explanation:").strip() for line in lines if line.startswith("Explanation:")]
     if kind == "RecompileError":
         return f"a call after the warm ones was compiled again, because a guard failed: {'; '.join(guards[:1])}"
+    if kind == "FailOnRecompileLimitHit":
+        return "it was compiled again and again, up to torch.compile's limit, and would run eagerly from there on"
     if kind == "Unsupported":
         return f"graph break: {': '.join([first_line(text), *why[:1]])}"
     return f"{kind}: {first_line(text)}"
