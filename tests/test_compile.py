@@ -263,6 +263,10 @@ def test_a_mode_that_never_gets_there_is_a_compile_error(monkeypatch):
     [
         ("No available kernel. Aborting execution.", "PyTorch: No available kernel. Aborting execution."),
         ("No operator found for `memory_efficient_attention_backward` with inputs:\n  q", "xFormers: No operator"),
+        (
+            "(head_dim, head_dim_v)=(136, 132) is not supported on SM90. head_dim and head_dim_v must be ...",
+            "FlashAttention 4: (head_dim, head_dim_v)=(136, 132) is not supported on SM90",
+        ),
         ("No dot product attention backend is available for the provided inputs.", "Transformer Engine: No dot"),
     ],
 )

@@ -143,7 +143,7 @@ class Torch:
         torch.compiler.config.cache_key_tag = tag
         torch._dynamo.config.suppress_errors = False
         # Without fullgraph it would else run what it compiled too often eagerly from then on.
-        torch._dynamo.config.fail_on_recompile_limit_hit = True
+        torch._dynamo.config.fail_on_cache_limit_hit = True  # its name in torch 2.6, and since then another for it
         # A benchmarked backward runs many times over one graph; donated buffers would be gone after the first.
         torch._functorch.config.donated_buffer = False
         self._make_room()

@@ -11,6 +11,7 @@ _REFUSALS = {
     "PyTorch": ("No available kernel", "No viable backend for scaled_dot_product_attention"),
     "xFormers": ("No operator found for", "does not support inputs:"),
     "Transformer Engine": ("No dot product attention backend is available",),
+    "FlashAttention 4": (") is not supported on SM",),
 }
 
 
@@ -38,7 +39,7 @@ def _compiler_says(kind: str, text: str) -> str:
     why = [line.removeprefix("Explanation:").strip() for line in lines if line.startswith("Explanation:")]
     if kind == "RecompileError":
         return f"a call after the warm ones was compiled again, because a guard failed: {'; '.join(guards[:1])}"
-    if kind == "FailOnRecompileLimitHit":
+    if kind in ("FailOnRecompileLimitHit", "FailOnCacheLimitHit"):  # torch 2.6 has the latter
         return "it was compiled again and again, up to torch.compile's limit, and would run eagerly from there on"
     if kind == "Unsupported":
         return f"graph break: {': '.join([first_line(text), *why[:1]])}"
