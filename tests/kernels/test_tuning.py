@@ -81,6 +81,20 @@ def test_a_launch_that_shows_is_tried_again_behind_a_longer_spin(monkeypatch):
     assert max(gpu.spins) == 4 * min(one for one in gpu.spins if one)
 
 
+def test_where_launches_wait_for_the_gpu_spins_stay_short(monkeypatch):
+    """As under CUDA_LAUNCH_BLOCKING: nothing hides behind any spin, and a choice is timed in seconds all the same."""
+    gpu = Gpu(monkeypatch, 0.1)
+    launch = gpu.run
+
+    def blocking(ms):
+        launch(ms)
+        gpu.wait()
+
+    gpu.run = blocking
+    assert tuning.in_bursts(gpu.call, (0.5,)) == pytest.approx([0.15])
+    assert gpu.host < 3000
+
+
 def test_quantiles_are_of_all_that_was_timed(monkeypatch):
     """The lower half of the bursts takes 1 ms, the rest 3."""
     gpu = Gpu(monkeypatch, 1.0, slow=1.0)

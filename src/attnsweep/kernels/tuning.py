@@ -17,8 +17,9 @@ _BURSTS, _MOST_CALLS, _BURST_MS, _REST_S = 5, 10, 5.0, 0.02
 #: Writing this much leaves nothing of the inputs in L2.
 _EVICTED_BYTES = 2**28
 
-#: Launches hide behind a spin of this many cycles, 2 ms at 2 GHz, or a longer one at the next attempt.
-_SPIN_CYCLES, _ATTEMPTS, _LONGER = 4_000_000, 3, 4
+#: Launches hide behind a spin of this many cycles, 2 ms at 2 GHz, or a longer one at the next attempt, 0.1 s at most:
+#: nothing hides where launches wait for the GPU (CUDA_LAUNCH_BLOCKING).
+_SPIN_CYCLES, _ATTEMPTS, _LONGER, _LONGEST_CYCLES = 4_000_000, 3, 4, 256_000_000
 
 
 def configs(*choices: tuple[Optional[int], int, int, int]) -> list[triton.Config]:
@@ -57,7 +58,7 @@ def in_bursts(call: Callable[[], Any], quantiles: Sequence[float]) -> list[float
             burst, hidden = _burst(call, evicted, count, cycles)
             if hidden:
                 break
-            cycles *= _LONGER
+            cycles = min(cycles * _LONGER, _LONGEST_CYCLES)
         times += burst[1:] or burst  # the first call after a rest is slow
     times.sort()
     return [times[min(len(times) - 1, math.floor(share * len(times)))] for share in quantiles]
