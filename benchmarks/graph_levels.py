@@ -3,7 +3,7 @@
     python benchmarks/graph_levels.py VARIANT
 
 A graph of 144 decode calls by cuDNN (batch 1, 32 heads, 2048 keys, head dim 128, bf16; two kernels a call; eight copies
-of the inputs in turn, which exceed L2) is replayed 60 times. Then the variant's step is done and the same graph
+of the inputs in turn, which exceed L2) is replayed 36 times. Then the variant's step is done and the same graph
 replayed again, seven times in all. Prints the median of a call in us and the SM clock in MHz after each. Some variants
 do something eight times before that graph is captured.
 """
