@@ -1,6 +1,7 @@
 """What Triton's autotuner chose, by its own objects: of kernels that launch nothing."""
 
 import gc
+import importlib
 import os
 import subprocess
 import sys
@@ -40,20 +41,22 @@ def test_the_choice_of_each_tuned_kernel_is_told_and_of_no_other():
 
 
 def test_what_inductor_took_is_told_once_it_is_one():
-    """By the fields of its own autotuner: nothing before it ran, nor while several are left."""
+    """By the fields of its own autotuner: nothing before it ran, nor while several are left, nor of a candidate."""
     heuristics = pytest.importorskip("torch._inductor.runtime.triton_heuristics")
-    assert {"fn", "launchers"} <= set(heuristics.CachingAutotuner.__init__.__code__.co_names)
+    assert {"fn", "launchers", "inductor_meta"} <= set(heuristics.CachingAutotuner.__init__.__code__.co_names)
+    unnamed = str(importlib.import_module("torch._inductor.utils").Placeholder.DESCRIPTIVE_NAME)
     configs = [triton.Config({"XBLOCK": size}, num_warps=4) for size in (64, 128)]
 
-    def kernel(name, *left):
+    def kernel(name, *left, said=None):
         one = heuristics.CachingAutotuner.__new__(heuristics.CachingAutotuner)
-        one.fn = SimpleNamespace(__name__=name)
+        one.fn, one.inductor_meta = SimpleNamespace(__name__=name), {"kernel_name": said} if said else {}
         one.launchers = [SimpleNamespace(config=config) for config in left]
         return one
 
-    kept = [kernel("new"), kernel("untimed", *configs), kernel("_fwd", configs[1]), kernel("_fwd", configs[1])]
+    kept = [kernel("new"), kernel("untimed", *configs), kernel("triton_bmm", configs[0], said=unnamed)]
+    kept += [kernel("_fwd", configs[1]), kernel("_fwd", configs[1], said="_fwd")]
     assert triton_autotuning.chosen() == ["_fwd: XBLOCK=128, num_warps=4, num_ctas=1, num_stages=3"]
-    assert len(kept) == 4
+    assert len(kept) == 5
 
 
 def test_where_nothing_was_tuned_there_is_nothing_to_tell(monkeypatch):

@@ -10,6 +10,9 @@ from typing import Any
 _TRITON = ("triton.runtime.autotuner", "Autotuner")
 _INDUCTOR = ("torch._inductor.runtime.triton_heuristics", "CachingAutotuner")
 
+#: What stands in place of the name in what Inductor only ran against others, and keeps: the winner is written anew.
+_CANDIDATE = "Placeholder.DESCRIPTIVE_NAME"
+
 
 def chosen() -> list[str] | None:
     """Each kernel with the last configuration that it ran with, sorted: `_fwd: BLOCK_M=128, num_warps=8`.
@@ -19,7 +22,8 @@ def chosen() -> list[str] | None:
     """
     found = {f"{_name(one)}: {_fields(one.best_config)}" for one in _instances(*_TRITON) if one.cache}
     for one in _instances(*_INDUCTOR):
-        if len(one.launchers) == 1:  # none before its first run, several until they have been timed
+        kept = one.inductor_meta.get("kernel_name") != _CANDIDATE
+        if kept and len(one.launchers) == 1:  # none before its first run, several until they have been timed
             found.add(f"{_name(one)}: {_fields(one.launchers[0].config)}")
     return sorted(found) or None
 
