@@ -11,7 +11,8 @@ from attnsweep import capabilities, devices, impls
 pytestmark = pytest.mark.gpu
 
 IMPLS = capabilities.implementations()
-#: Single questions and pairs of each implementation: a cell is a process, and some compile in it. All are 20,119.
+#: Single questions and pairs of each implementation: a cell is a process, and some compile in it. None has more than 20
+#: and 119.
 SINGLES, PAIRS = map(int, os.environ.get("ATTNSWEEP_CAPABILITIES", "3,3").split(","))
 #: What of an implementation's own is too old for the compilers of today: it may fail there, and by no other word.
 OUTDATED = {"fa2_triton": "trans_b"}
