@@ -45,7 +45,7 @@ def compiler(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     # As the compiler leaves it when it first puts it back, where it was never set: the cache's key holds it
     torch.set_float32_matmul_precision(torch.get_float32_matmul_precision())
-    with torch._dynamo.config.patch(error_on_recompile=False, fail_on_recompile_limit_hit=False):
+    with torch._dynamo.config.patch(error_on_recompile=False, fail_on_cache_limit_hit=False):
         forget_compilations()
         yield
     forget_compilations()
