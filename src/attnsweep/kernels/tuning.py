@@ -38,7 +38,10 @@ def autotuned(
     kernel: Any, choices: Iterable[tuple[Optional[int], int, int, int]], key: Sequence[str]
 ) -> triton.runtime.Autotuner:
     """`kernel`, tuned in bursts over `choices` (see `configs`), anew for other values of the arguments in `key`."""
-    return triton.autotune(configs(*choices), key=list(key), do_bench=in_bursts)(kernel)
+    # Not triton.autotune: that of triton 3.2 takes a do_bench and drops it
+    return triton.runtime.Autotuner(
+        kernel, kernel.arg_names, configs(*choices), list(key), None, None, do_bench=in_bursts
+    )
 
 
 def in_bursts(call: Callable[[], Any], quantiles: Sequence[float]) -> list[float]:
