@@ -661,6 +661,26 @@ def test_what_a_signal_raised_and_somebody_swallowed_is_raised_again(tmp_path: P
     assert (tmp_path / "swallowed").exists()
 
 
+@pytest.mark.parametrize("failure", ["NameError", "AttributeError", "OSError", "ConfigError", "SystemExit"])
+def test_what_fails_in_tidying_up_after_a_signal_does_not_hide_it(tmp_path: Path, failure: str) -> None:
+    """As Hydra's `finally: f.close()` does where the file was not open yet: neither a traceback nor a mistake."""
+    code = f"""
+import os, signal, time
+from attnsweep import cli
+from attnsweep.errors import ConfigError
+def composing(argv):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+    finally:
+        raise {failure}("f")
+cli._hydra = composing
+raise SystemExit(cli.main([]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_in_an_import_waits_until_that_is_over(tmp_path: Path, name: str) -> None:
     """Callbacks of the import system swallow what a handler raises: a sweep would run on as if nobody had asked."""

@@ -40,10 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(interrupt.args[0]) if interrupt.args else 130
 
 
-#: What no exception may cut short: callbacks of an import swallow it, now and then; tidying up after one, argparse (of
-#: Python 3.11) and OmegaConf fail on what they have not set yet, and that is what arrives. The frozen modules call
-#: themselves by the names in importlib once that is imported.
-_UNDISTURBED = ("_frozen_importlib", "_frozen_importlib_external", "importlib", "argparse", "omegaconf", "weakref")
+#: What no exception may cut short: callbacks of an import swallow it, now and then. The frozen modules call themselves
+#: by the names in importlib once that is imported.
+_UNDISTURBED = ("_frozen_importlib", "_frozen_importlib_external", "importlib", "weakref")
 #: A signal that comes there is taken up again after this many seconds; and one that came elsewhere, should a destructor
 #: have swallowed what it raised and all go on as if nobody had asked.
 _AGAIN_S, _SWALLOWED_S = 0.01, 0.5
@@ -93,6 +92,15 @@ def _interrupting() -> Iterator[Callable[[int], None]]:
         if alarms is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, alarms)
+        if asked is not None and _interrupted(sys.exc_info()[1]):
+            raise KeyboardInterrupt(128 + asked) from None
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether it is a KeyboardInterrupt, or hides one: what tidies up after that may fail on what was not set yet."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _undisturbed(frame: FrameType | None) -> bool:
@@ -126,7 +134,7 @@ def _main(argv: list[str]) -> int:
     try:
         _hydra(argv)
     except (HydraException, OmegaConfBaseException, YAMLError, ConfigError, *PLAIN) as error:
-        if isinstance(error, PLAIN) and not of_hydra(error):
+        if _interrupted(error) or (isinstance(error, PLAIN) and not of_hydra(error)):
             raise
         if wanted == "1":
             import traceback
