@@ -37,7 +37,7 @@ ONE_LEVEL = 4
 #: By how much longer at most a short call takes in a graph than CUPTI's times of its kernels say, in ms for each of
 #: several, since what lies between two is in the graph's time alone; and by how much less it was seen to take
 #: (docs/measurement.md, Two levels of a graph).
-GAP_MS = 1e-3
+GAP_MS = 1.75e-3
 EXCESS_MS = 0.7e-3
 
 #: The fewest kernels of which these hold: so many are taken for granted where they could not be seen.
