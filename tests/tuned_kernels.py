@@ -31,4 +31,6 @@ def tuned(name, blocks, wrap=lambda kernel: kernel):
         return [abs(launch["n"] - launch["BLOCK_M"])] * 3
 
     configs = [triton.Config({"BLOCK_M": block}, num_warps=8, num_stages=2) for block in blocks]
-    return triton.autotune(configs, key=["n"], do_bench=bench)(wrap(kernel))
+    wrapped = wrap(kernel)
+    # Not triton.autotune: that of triton 3.2 takes a do_bench and drops it
+    return triton.runtime.Autotuner(wrapped, wrapped.arg_names, configs, ["n"], None, None, do_bench=bench)

@@ -17,8 +17,9 @@ class Gpu:
         self.call_ms, self.host_ms, self.slow = call_ms, host_ms, slow
         self.rests, self.spins, self.calls = [], [], 0
         cuda = SimpleNamespace(Event=lambda enable_timing: Event(self), _sleep=self.spin, synchronize=self.wait)
-        evicted = SimpleNamespace(zero_=lambda: self.run(0.08))
-        monkeypatch.setattr(tuning, "torch", SimpleNamespace(cuda=cuda, int8=None, empty=lambda *_, **__: evicted))
+        made = dict.fromkeys(("ones", "empty"), lambda *_, **__: None)
+        read = {"amax": lambda *_, **__: self.run(0.08)}
+        monkeypatch.setattr(tuning, "torch", SimpleNamespace(cuda=cuda, **made, **read))
         monkeypatch.setattr(tuning, "time", SimpleNamespace(sleep=self.sleep))
 
     def run(self, ms):

@@ -14,8 +14,8 @@ from attnsweep.kernels.blocks import INTERPRETED
 #: Bursts of at most so many calls, for about so long, after a rest.
 _BURSTS, _MOST_CALLS, _BURST_MS, _REST_S = 5, 10, 5.0, 0.02
 
-#: Writing this much leaves nothing of the inputs in L2.
-_EVICTED_BYTES = 2**28
+#: Reading so many float32, 256 MB, leaves nothing of the inputs in L2, and nothing that must be written back.
+_EVICTING = 2**26
 
 #: Launches hide behind a spin of this many cycles, 2 ms at 2 GHz, or a longer one at the next attempt, 0.1 s at most:
 #: nothing hides where launches wait for the GPU (CUDA_LAUNCH_BLOCKING).
@@ -50,15 +50,19 @@ def in_bursts(call: Callable[[], Any], quantiles: Sequence[float]) -> list[float
     Triton's own `do_bench` runs back to back for 0.1 s, a load under which an H200's clock falls: of one kernel it
     chose tiles that take 8 % longer in bursts, or did not, by the host (docs/decisions.md).
     """
-    evicted = torch.empty(_EVICTED_BYTES, dtype=torch.int8, device="cuda")
+    read, largest = torch.ones(_EVICTING, device="cuda"), torch.empty((), device="cuda")
+
+    def evict() -> None:
+        torch.amax(read, dim=0, out=largest)
+
     call()  # compiles
-    (first,), _ = _burst(call, evicted, 1, 0)
+    (first,), _ = _burst(call, evict, 1, 0)
     count = max(1, min(_MOST_CALLS, int(_BURST_MS / max(first, 1e-3))))
     times, cycles = [], _SPIN_CYCLES
     for _ in range(_BURSTS if count > 1 else 2):
         time.sleep(_REST_S)
         for _ in range(_ATTEMPTS):
-            burst, hidden = _burst(call, evicted, count, cycles)
+            burst, hidden = _burst(call, evict, count, cycles)
             if hidden:
                 break
             cycles = min(cycles * _LONGER, _LONGEST_CYCLES)
@@ -67,12 +71,12 @@ def in_bursts(call: Callable[[], Any], quantiles: Sequence[float]) -> list[float
     return [times[min(len(times) - 1, math.floor(share * len(times)))] for share in quantiles]
 
 
-def _burst(call: Callable[[], Any], evicted: torch.Tensor, count: int, cycles: int) -> tuple[list[float], bool]:
+def _burst(call: Callable[[], Any], evict: Callable[[], None], count: int, cycles: int) -> tuple[list[float], bool]:
     """The ms of each of `count` calls that are issued behind a spin, and whether all were before it ended."""
     events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(count)]
     torch.cuda._sleep(cycles)
     for before, after in events:
-        evicted.zero_()
+        evict()
         before.record()
         call()
         after.record()
