@@ -1,4 +1,4 @@
-"""What PyTorch puts into a CUDA stream beside single calls: events, and graphs of captured calls."""
+"""What PyTorch does with CUDA streams beside single calls: events in them, graphs of calls that were captured."""
 
 from __future__ import annotations
 

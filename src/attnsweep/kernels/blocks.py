@@ -20,9 +20,6 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 HEAD_DIM_MAX = 256
 
-#: What flash is tuned for anew. Lengths are not in it: a longer sequence is not tuned again.
-TUNED_FOR = ("HEAD_DIM", "HEAD_DIM_V", "HAS_LEFT", "HAS_RIGHT")
-
 
 def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> None:
     """Raise ValueError for tensors that are no attention problem, or one that the kernels cannot do."""

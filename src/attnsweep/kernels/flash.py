@@ -14,7 +14,6 @@ import triton.language as tl
 
 from attnsweep.kernels.blocks import (
     LOG2_E,
-    TUNED_FOR,
     attend,
     bounds,
     check_shapes,
@@ -29,7 +28,7 @@ from attnsweep.kernels.blocks import (
     store_rows,
 )
 from attnsweep.kernels.flash_backward import gradients
-from attnsweep.kernels.tuning import autotuned
+from attnsweep.kernels.tuning import TUNED_FOR, autotuned
 
 
 def attention(

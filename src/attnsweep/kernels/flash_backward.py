@@ -12,7 +12,6 @@ import triton.language as tl
 
 from attnsweep.kernels.blocks import (
     LOG2_E,
-    TUNED_FOR,
     kind,
     load_rows,
     padded,
@@ -22,7 +21,7 @@ from attnsweep.kernels.blocks import (
     store_rows,
     visible,
 )
-from attnsweep.kernels.tuning import autotuned
+from attnsweep.kernels.tuning import TUNED_FOR, autotuned
 
 
 def gradients(

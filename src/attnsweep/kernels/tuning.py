@@ -1,4 +1,7 @@
-"""How the kernels choose their tiles: by their times in bursts, which is how a measurement reads them first."""
+"""How the kernels choose their tiles: by their times in bursts, which is how a measurement reads them first.
+
+A small form of what `timing.timers.EventsTimer` does: the kernels stand alone, on PyTorch and Triton.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,9 @@ import torch
 import triton
 
 from attnsweep.kernels.blocks import INTERPRETED
+
+#: What flash is tuned for anew. Lengths are not in it: a longer sequence is not tuned again.
+TUNED_FOR = ("HEAD_DIM", "HEAD_DIM_V", "HAS_LEFT", "HAS_RIGHT")
 
 #: Bursts of at most so many calls, for about so long, after a rest.
 _BURSTS, _MOST_CALLS, _BURST_MS, _REST_S = 5, 10, 5.0, 0.02
