@@ -134,16 +134,6 @@ def test_a_timer_leaves_something_open_of_several_kernels(
     assert (one.time.several, one.time.by_kernel) == (several, by_kernel)
 
 
-@pytest.mark.parametrize(("protocols", "several"), [((1,), 2), ((3,), 2), ((4,), 0), ((4, 3), 2), ((4, 5), 0)])
-def test_from_protocol_4_on_all_graphs_are_on_one_level(protocols: tuple[int, ...], several: int) -> None:
-    """A graph leaves nothing open any more, in a load neither; CUPTI's times do, as before."""
-    rows = [row(0.02, timer="graph", kernel_count=2, protocol=number) for number in protocols]
-    for column, left in (("latency_ms", several), ("sustained_ms", several), ("kernel_ms", 2)):
-        one = of(*rows, column=column)
-        assert one.time is not None
-        assert one.time.several == left, column
-
-
 def test_a_process_without_a_latency_leaves_nothing_open() -> None:
     """What failed says nothing of how many kernels those ran that are ok."""
     failed = values(POINT, status=Status.CRASHED, timer="graph", kernel_count=9)

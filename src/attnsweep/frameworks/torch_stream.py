@@ -28,7 +28,8 @@ class CudaEvent:
 
 
 #: Streams to be used before the first capture. A process that has used five, or captured four graphs, replays all its
-#: graphs slower from then on, by 0.35 to 0.44 us a kernel on an H200 (docs/measurement.md, Two levels of a graph).
+#: graphs slower from then on, by 0.35 to 0.44 us a kernel on an H200: all but a few do, and those are told by nothing
+#: (docs/measurement.md, Two levels of a graph).
 _STREAMS = 8
 
 

@@ -29,10 +29,9 @@ FLOOR = 0.02
 HOST_FLOOR = 0.5
 
 #: How far apart, in ms for each kernel, the two levels are at most that a call of several kernels has in a CUDA graph.
-#: A process was on one of them, whatever the implementation, until ONE_LEVEL, the first version of the protocol that
-#: takes all to the same (docs/measurement.md, Two levels of a graph).
+#: A process is on one of them, whatever the implementation; since protocol 4 most are on the same (docs/measurement.md,
+#: Two levels of a graph).
 LEVEL_MS = 0.45e-3
-ONE_LEVEL = 4
 
 #: By how much longer at most a short call takes in a graph than CUPTI's times of its kernels say, in ms for each of
 #: several, since what lies between two is in the graph's time alone; and by how much less it was seen to take
@@ -202,8 +201,7 @@ def _time(ok: list[Row], column: str) -> Time:
     timers = {row["timer"] for row in ok}
     by_kernel = column == "kernel_ms" or (column == "latency_ms" and "kernel" in timers)
     # A load of what is timed by a graph is replays of it, and one of what CUPTI times is not its times.
-    graph = column in _ENDS and "graph" in timers and any((row["protocol"] or 1) < ONE_LEVEL for row in ok)
-    several = _several(ok) if by_kernel or graph else 0
+    several = _several(ok) if by_kernel or (column in _ENDS and "graph" in timers) else 0
     return Time(median(medians), interval, len(ok), several, by_kernel)
 
 
@@ -245,8 +243,8 @@ def left_open(fast: Measurement, slow: Measurement) -> tuple[Time, Time] | None:
 def open_ms(fast: Time, slow: Time) -> float:
     """The difference in ms that the timer leaves open at most between two calls, of which one seems to be faster.
 
-    By CUPTI's times, which may be below what the faster takes and above what the slower does; by a graph of an older
-    protocol its level, on which one of both may be alone.
+    By CUPTI's times, which may be below what the faster takes and above what the slower does; by a graph its level,
+    on which one of both may be alone.
     """
     if fast.by_kernel or slow.by_kernel:
         return GAP_MS * fast.several + EXCESS_MS * slow.several

@@ -12,7 +12,6 @@ from attnsweep.report.aggregate import (
     INTERVALS,
     LEVEL_MS,
     MEASURED,
-    ONE_LEVEL,
     Measurement,
 )
 from attnsweep.report.sections import CASE_FIELDS, CaseRow, Section
@@ -45,11 +44,11 @@ HOST_RULE = (
     f"By a CPU's wall clock the difference there must be above {100 * HOST_FLOOR:g}%, and a contended result neither "
     "wins nor loses there."
 )
-#: What is asked beside it of calls of several kernels in a graph that an older protocol took.
+#: What is asked beside it of calls of several kernels in a graph.
 LEVEL_RULE = (
-    f"Before protocol {ONE_LEVEL} a call of two or more kernels took one of two times in a CUDA graph, and which one "
-    f"was chance: by a graph of such records a win needs a difference above {1e3 * LEVEL_MS:g} us for each kernel of "
-    "the call that has more, however many processes there are."
+    "A call of two or more kernels takes one of two times in a CUDA graph, and which one is chance: by a graph a win "
+    f"needs a difference above {1e3 * LEVEL_MS:g} us for each kernel of the call that has more, however many processes "
+    "there are."
 )
 #: And where CUPTI's times of the kernels rank a case.
 GAP_RULE = (
