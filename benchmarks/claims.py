@@ -1,8 +1,7 @@
 """What the records of docs/results say of the studies' claims, as Markdown: python benchmarks/claims.py
 
-Every figure is computed from committed sweeps: `everything` (flux and llm), `max_autotune` (more of flux), `h200` (what
-was compiled there alone), `mha_grid`, `mha_grid_jax` and `fusion`. README.md, docs/studies.md and the sweeps' own
-READMEs quote the tables; a test compares.
+Every figure is computed from committed sweeps: `everything` (flux and llm), `mha_grid`, `mha_grid_jax` and `fusion`.
+README.md, docs/studies.md and the sweeps' own READMEs quote the tables; a test compares.
 """
 
 from __future__ import annotations
@@ -53,7 +52,6 @@ _COLUMNS = [
     "latency_ci_high_ms",
     "kernel_ms",
     "kernel_count",
-    "protocol",
     "impl_version",
     "precision_class",
     "autotuned_configs",
@@ -72,7 +70,7 @@ def read(sweep: str, scenario: str, direction: str = "fwd") -> dict[Label, Cases
     """The ok records of one scenario of a committed sweep, by label and case, without the ceilings."""
     found: dict[Label, Cases] = {}
     file = pq.ParquetFile(RESULTS / sweep / "results.parquet")
-    held = [name for name in _COLUMNS if name in file.schema_arrow.names]  # h200's records are older
+    held = [name for name in _COLUMNS if name in file.schema_arrow.names]
     for row in file.read(columns=held).to_pylist():
         its = (row["scenario"], row["direction"]) == (scenario, direction)
         if row["status"] == "ok" and its and not row["impl"].startswith("ceiling_"):
@@ -170,36 +168,32 @@ def flux() -> list[str]:
 
 
 def compiled() -> list[str]:
-    """How many times as fast a compiled call is as an uncompiled one: the geometric mean, least and most.
-
-    Of max_autotune from two sweeps, and in how many pairs.
-    """
-    columns = _compiled_sweeps()
-    _, (now,) = columns["flux"]
+    """How many times as fast a compiled call is as an uncompiled one: the geometric mean, least and most."""
+    sweeps = _compiled_sweeps()
+    flux = sweeps["flux"][1]
     impls = sorted(
-        {impl for impl, mode in now if mode == "default" and (impl, "eager") in now},
-        key=lambda impl: geometric_mean(ratios(now[impl, "eager"], now[impl, "default"])),
+        {impl for impl, mode in flux if mode == "default" and (impl, "eager") in flux},
+        key=lambda impl: geometric_mean(ratios(flux[impl, "eager"], flux[impl, "default"])),
     )
 
     def rows() -> Iterator[list[str]]:
         for impl in impls:
             cells = [f"`{impl}`"]
-            for mode, sweeps in columns.values():
-                both = [two for found in sweeps for two in _eager_and(found, impl, mode)]
+            for mode, found in sweeps.values():
+                both = _eager_and(found, impl, mode)
                 said = spread([one / other for one, other in (pair(*two) for two in both)]) if both else "-"
                 cells.append(said + _substituted([its for _, its in both]))
-                cells += [str(len(both))] if mode == "max_autotune" else []
             yield cells
 
-    return table(["eager / compiled", "flux", "flux, max_autotune", "pairs", *list(columns)[2:]], rows())
+    return table(["eager / compiled", *sweeps], rows())
 
 
 def compiled_libraries() -> list[str]:
     """How much longer a library's own kernel takes compiled than uncompiled, in all pairs."""
 
     def rows() -> Iterator[list[str]]:
-        for name, (mode, sweeps) in _compiled_sweeps().items():
-            both = [two for found in sweeps for impl in LIBRARIES for two in _eager_and(found, impl, mode)]
+        for name, (mode, found) in _compiled_sweeps().items():
+            both = [two for impl in LIBRARIES for two in _eager_and(found, impl, mode)]
             times = [pair(*two) for two in both]
             percent = sorted((its / eager - 1) * 100 for eager, its in times)
             us = sorted((its - eager) * 1e3 for eager, its in times)
@@ -251,13 +245,13 @@ def winners() -> list[str]:
 
 
 def winners_compiled() -> list[str]:
-    """The same of what was compiled, in the sweep that has all of it."""
-    columns = [read("h200", name) for name in ("prefill", "decode")]
+    """The same of the formulas, which compiling changes."""
+    columns = [read("everything", name) for name in ("prefill", "decode")]
 
     def rows() -> Iterator[list[str]]:
-        for impl in ("flex", "naive"):
-            cells = [ratios(found[impl, "default"], found["fa2", "eager"]) for found in columns]
-            yield [f"`{impl}` compiled", *(spread(its) for its in cells)]
+        for impl in ("naive", "sdpa_math"):
+            against = [_against(found[impl, "default"], found["fa2", "eager"]) for found in columns]
+            yield [f"`{impl}` compiled", *against]
 
     return table(["time / `fa2`'s", "prefill", "decode"], rows())
 
@@ -271,8 +265,8 @@ def decode() -> list[str]:
 
     def rows() -> Iterator[list[str]]:
         for impl in impls:
-            its = [_case(found[impl], *shape) for shape in shapes]
-            yield [f"`{impl}`", *(f"{row['latency_ms'] * 1e3:.1f} ({row['kernel_count']})" for row in its if row)]
+            its = [row for row in (_case(found[impl], *shape) for shape in shapes) if row]
+            yield [f"`{impl}`", *(f"{row['latency_ms'] * 1e3:.1f} ({row['kernel_count'] or '-'})" for row in its)]
 
     return table(["us (kernels)", *(f"{batch} x {length}" for batch, length in shapes)], rows())
 
@@ -405,20 +399,20 @@ def _order(impl: str, columns: list[dict[str, Cases]]) -> tuple[int, float]:
     return at, geometric_mean(ratios(columns[at][impl], columns[at]["fa2"]))
 
 
-def _compiled_sweeps() -> dict[str, tuple[str, list[dict[Label, Cases]]]]:
-    """A compile mode and the sweeps that have it beside eager, by the name of their column."""
-    now = read("everything", "flux")
+def _compiled_sweeps() -> dict[str, tuple[str, dict[Label, Cases]]]:
+    """A compile mode and the records that have it beside eager, by the name of their column."""
+    flux = read("everything", "flux")
     return {
-        "flux": ("default", [now]),
-        "flux, max_autotune": ("max_autotune", [now, read("max_autotune", "flux")]),
-        "prefill": ("default", [read("h200", "prefill")]),
-        "decode": ("default", [read("h200", "decode")]),
-        "mha_grid": ("default", [read("mha_grid", "prefill")]),
+        "flux": ("default", flux),
+        "flux, max_autotune": ("max_autotune", flux),
+        "prefill": ("default", read("everything", "prefill")),
+        "decode": ("default", read("everything", "decode")),
+        "mha_grid": ("default", read("mha_grid", "prefill")),
     }
 
 
 def _eager_and(found: dict[Label, Cases], impl: str, mode: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """The records of an implementation uncompiled and in a mode, in each case of one sweep that both have."""
+    """The records of an implementation uncompiled and in a mode, in each case that both have."""
     eager, its = found.get((impl, "eager"), {}), found.get((impl, mode), {})
     return [(eager[case], its[case]) for case in eager if case in its]
 

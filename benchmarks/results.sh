@@ -44,15 +44,14 @@ everything)
   sweep study=llm "$text" compile=eager "${all[@]}"
   sweep study=flux "$image" compile=eager scenario.direction=bwd scenario.text_len=512 "${all[@]}"
   sweep study=llm "$text" scenario=prefill compile=eager scenario.direction=bwd "${all[@]}"
-  # Its kernels exist compiled only
-  sweep study=flux impl=flex compile=default scenario.direction=bwd scenario.text_len=512 "${all[@]}"
-  sweep study=llm impl=flex scenario=prefill compile=default scenario.direction=bwd "${all[@]}"
   sweep study=flux "$jax" compile=jit "${all[@]}" "${xla[@]}"
   sweep study=llm "$jax" compile=jit "${all[@]}" "${xla[@]}"
   sweep study=flux "$jax" compile=jit scenario.direction=bwd scenario.text_len=512 "${all[@]}" "${xla[@]}"
   sweep study=llm "$jax" scenario=prefill compile=jit scenario.direction=bwd "${all[@]}" "${xla[@]}"
   sweep study=flux "$image" compile=default "${all[@]}"
   sweep study=llm "$text" compile=default "${all[@]}"
+  sweep study=flux "$image" compile=default scenario.direction=bwd scenario.text_len=512 "${all[@]}"
+  sweep study=llm "$text" scenario=prefill compile=default scenario.direction=bwd "${all[@]}"
   ;;
 autotune)
   sweep study=flux timing=quick compile=max_autotune name=everything

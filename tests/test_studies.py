@@ -146,8 +146,8 @@ def test_no_table_of_the_checked_is_by_hand() -> None:
 
 
 def test_two_levels_of_a_graph_are_no_win() -> None:
-    """In claims.py a win is one of reports: above 2 %, above 0.45 us a kernel where an older protocol timed a graph of
-    several kernels, and by the kernels' times above 1.75 us for each of the faster call's and 0.7 us for each of the
+    """In claims.py a win is one of reports: above 2 %, above 0.45 us a kernel where a graph of several kernels was
+    timed, and by the kernels' times above 1.75 us for each of the faster call's and 0.7 us for each of the
     slower's.
     """
     faster = runpy.run_path(str(TESTS.parent / "benchmarks/claims.py"))["faster"]
@@ -155,7 +155,7 @@ def test_two_levels_of_a_graph_are_no_win() -> None:
     def call(us: float, kernels: int, timer: str = "graph") -> dict[str, object]:
         ms = us / 1e3
         known = {"status": "ok", "impl": "fa2", "compile": "eager", "latency_ci_low_ms": ms, "latency_ci_high_ms": ms}
-        unknown = dict.fromkeys(("flags", "impl_version", "precision_class", "autotuned_configs", "protocol"))
+        unknown = dict.fromkeys(("flags", "impl_version", "precision_class", "autotuned_configs"))
         return {**known, **unknown, "timer": timer, "latency_ms": ms, "kernel_ms": ms, "kernel_count": kernels}
 
     assert not faster(call(16.4, 2), call(17.1, 2))
@@ -171,7 +171,7 @@ def test_two_levels_of_a_graph_are_no_win() -> None:
 def test_times_of_two_gpus_are_not_compared() -> None:
     """In claims.py two records are a pair only where one GPU measured both."""
     pair = runpy.run_path(str(TESTS.parent / "benchmarks/claims.py"))["pair"]
-    rows = pq.read_table(TESTS.parent / "docs/results/max_autotune/results.parquet").to_pylist()
+    rows = pq.read_table(TESTS.parent / "docs/results/everything/results.parquet").to_pylist()
     one, same, other = (
         next(row for row in rows if row["status"] == "ok" and (row["impl"], row["kv_len"]) == (impl, length))
         for impl, length in (("naive", 4224), ("fa2", 4224), ("naive", 4352))
