@@ -163,7 +163,7 @@ def test_an_environment_is_set_aside_on_the_command_line(ours: ConfigLoader) -> 
     """fa4 has one of its own; null takes it away, or makes room for an interpreter."""
 
     def where(*job: str) -> interpreters.Host:
-        return interpreters.host(single(ours, "impl=fa4", *job).impl, "fork")
+        return interpreters.host(single(ours, "impl=fa4", *job).impl, "fork", "cpu")
 
     assert where().recipe is not None
     assert (where("++impl.env=null").own, where("++impl.env=null").recipe) == (True, None)
@@ -182,7 +182,7 @@ def test_a_yaml_of_the_users_own_inherits_from_ours_and_changes_where_it_runs(tm
         )[1]
     assert {**mine.impl, "name": "fa4", "env": None} == {**ours.impl, "env": None}
     assert (mine.variant, mine.impl["env"]["variables"]) == ("", {"PYTHONPATH": "/opt/fa4"})
-    hosts = [interpreters.host(one.impl, "fork") for one in (mine, ours, other)]
+    hosts = [interpreters.host(one.impl, "fork", "cpu") for one in (mine, ours, other)]
     assert [(host.own, host.recipe is not None) for host in hosts] == [(False, False), (False, True), (True, False)]
 
 

@@ -322,9 +322,9 @@ def test_a_zygote_with_jax_has_one_thread_and_no_backend():
 
 def test_a_jax_cell_has_a_zygote_of_its_own():
     """Without torch in it, compiled or not."""
-    host = interpreters.host(yaml_of("jax_xla"), "fork")
+    host = interpreters.host(yaml_of("jax_xla"), "fork", "cpu")
     assert interpreters.interpreter(host, compiles=True).preload == ("numpy", "jax")
-    assert host != interpreters.host(yaml_of("naive"), "fork")
+    assert host != interpreters.host(yaml_of("naive"), "fork", "cpu")
 
 
 @pytest.mark.parametrize(
@@ -589,7 +589,7 @@ def test_a_zygote_has_a_place_for_the_disk_cache(monkeypatch, users):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     if users:
         monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", users)
-    where = interpreters.interpreter(interpreters.host(yaml_of("jax_xla"), "fork"), compiles=False)
+    where = interpreters.interpreter(interpreters.host(yaml_of("jax_xla"), "fork", "cpu"), compiles=False)
     found = pyenv.environment(where, Path("/imports"))["JAX_COMPILATION_CACHE_DIR"]
     assert found == users if users else "attnsweep_jax_" in found
 

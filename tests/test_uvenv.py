@@ -294,16 +294,17 @@ def test_a_value_that_cannot_be_meant_is_refused(env: dict[str, Any], words: str
 
     def read() -> None:
         impls.bind(one)
-        interpreters.host(one, "fork")
+        interpreters.host(one, "fork", "cpu")
 
     with pytest.raises(ConfigError, match=words):
         read()
 
 
-def test_numpy_and_the_framework_are_added() -> None:
-    """Every cell needs them, and nobody should have to know."""
-    where = interpreters.host(impl("a", env={"requirements": ["torch==2.6"], "python_version": "3.12"}), "fork")
-    assert where.recipe == uvenv.Recipe(("numpy", "torch", "torch==2.6"), "3.12")
+@pytest.mark.parametrize(("kind", "more"), [("cpu", ()), ("cuda", ("cupti-python",))])
+def test_what_every_cell_needs_is_added(kind: str, more: tuple[str, ...]) -> None:
+    """numpy and the framework, on a GPU what sees its kernels; nobody should have to know."""
+    where = interpreters.host(impl("a", env={"requirements": ["torch==2.6"], "python_version": "3.12"}), "fork", kind)
+    assert where.recipe == uvenv.Recipe((*more, "numpy", "torch", "torch==2.6"), "3.12")
     assert where.python == where.recipe.python
     assert not where.own
 

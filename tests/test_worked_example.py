@@ -140,7 +140,7 @@ def test_its_yaml_composes_and_binds(tmp_path: Path, monkeypatch: pytest.MonkeyP
         made = compose.combinations(found, "config", [["name=n", f"impl={name}"] for name in names])[1]
     monkeypatch.delitem(sys.modules, "mylib_blocks", raising=False)
     assert {impls.bind(one.impl).__name__ for one in made} == {"FunctionAttention", "Blocks"}
-    hosts = [interpreters.host(one.impl, "fork") for one in made]
+    hosts = [interpreters.host(one.impl, "fork", "cpu") for one in made]
     assert [host.own for host in hosts] == [True, True, False, False, False]
     recipes = [host.recipe for host in hosts if host.recipe is not None]
     assert [recipe.requirements[0] for recipe in recipes] == ["einops==0.8.1", "einops==0.7.0"]

@@ -189,7 +189,7 @@ def look(name: str, impl: dict[str, Any], device: Device) -> Finding:
     """What can be found out about an implementation without importing its library."""
     try:
         impls.bind(impl)
-        where = interpreters.host(impl, "fork")
+        where = interpreters.host(impl, "fork", device.kind)
         (version,) = interpreters.versions([impl], [where])
     except ConfigError as error:
         return _broken(name, str(error))

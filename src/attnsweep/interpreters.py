@@ -45,12 +45,13 @@ class Host:
     missing: str | None = None
 
 
-def host(impl: Mapping[str, Any], isolation: str) -> Host:
-    """Where an implementation's YAML says that it runs; the parent's own interpreter without `env.python` and
-    `env.requirements`.
+def host(impl: Mapping[str, Any], isolation: str, kind: str) -> Host:
+    """Where an implementation's YAML says that it runs, on a device of this kind (cpu or cuda); the parent's own
+    interpreter without `env.python` and `env.requirements`.
 
-    An environment of requirements also gets numpy and the framework, which every cell needs. A relative path is
-    relative to the working folder. Raises ConfigError for values that cannot be meant.
+    An environment of requirements also gets numpy and the framework, which every cell needs, and for a GPU
+    cupti-python, without which no kernel is seen. A relative path is relative to the working folder. Raises
+    ConfigError for values that cannot be meant.
     """
     env = impl.get("env") or {}
     variables = env.get("variables") or {}
@@ -63,7 +64,7 @@ def host(impl: Mapping[str, Any], isolation: str) -> Host:
     if python is not None and not isinstance(python, str):
         raise ConfigError(f"impl {impl['name']}: env.python must be an interpreter's path, not {python!r}")
     framework = impls.framework(dict(impl))
-    recipe = _recipe(impl, framework)
+    recipe = _recipe(impl, framework, kind)
     if recipe is not None:
         python = recipe.python
     return Host(
@@ -76,7 +77,7 @@ def host(impl: Mapping[str, Any], isolation: str) -> Host:
     )
 
 
-def _recipe(impl: Mapping[str, Any], framework: str) -> Recipe | None:
+def _recipe(impl: Mapping[str, Any], framework: str, kind: str) -> Recipe | None:
     env = impl.get("env") or {}
     requirements, python_version = env.get("requirements"), env.get("python_version")
     if requirements is None:
@@ -87,7 +88,8 @@ def _recipe(impl: Mapping[str, Any], framework: str) -> Recipe | None:
         raise ConfigError(
             f"impl {impl['name']}: env.python and env.requirements exclude each other; null takes the place of either"
         )
-    return uvenv.recipe([*requirements, *PRELOAD[framework]], python_version)
+    ours = [*PRELOAD[framework], *(["cupti-python"] if kind == "cuda" else [])]
+    return uvenv.recipe([*requirements, *ours], python_version)
 
 
 def interpreter(where: Host, compiles: bool) -> Interpreter:

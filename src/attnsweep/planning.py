@@ -74,7 +74,7 @@ def _one_kind(devices: Sequence[Device]) -> Device:
 
 
 def _drafts(settings: Settings, combinations: Sequence[Combination], device: Device) -> list[Draft]:
-    hosts = [host(combination.impl, settings.isolation) for combination in combinations]
+    hosts = [host(combination.impl, settings.isolation, device.kind) for combination in combinations]
     problems: dict[str, list[Problem]] = {}
     drafts = []
     for combination, where in zip(combinations, hosts, strict=True):

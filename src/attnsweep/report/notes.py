@@ -13,7 +13,7 @@ MEANINGS = {
     "throttled": "the clock was held down (power or temperature) while samples were taken",
     "unstable": "the samples did not settle within the time allowed",
     "fallback": "the kernels that ran are not those that the implementation declares",
-    "unproven": "the names of the kernels that ran could not be seen",
+    "unproven": "the kernels that ran could not be seen: cupti-python is not where it ran, or failed",
     "substituted": "the framework ran another implementation's kernel in place of the formula: see Kernels",
     "unchecked": "the output was not compared with a reference (check.enabled=false): not ranked",
     "loose_check": "its check allowed larger errors than the one that attnsweep comes with: not ranked",
