@@ -6,6 +6,9 @@ from report_records import decode, prefill
 from test_report_derive import failed, only, row, standing
 
 from attnsweep.errors import Status
+from attnsweep.report.derive import derive
+from attnsweep.report.notes import Footnotes
+from attnsweep.report.summary import best_table
 from attnsweep.report.verdict import verdict
 
 
@@ -18,6 +21,25 @@ def test_a_tie_of_many_or_of_one_implementation_is_said_in_short() -> None:
     )
     many = [row(impl, 1.0) for impl in ("a", "b", "c", "d")]
     assert verdict(only(many)).startswith("1 of 1 case is a tie for the fastest: a is tied with 3 others")
+
+
+def test_who_ties_by_the_very_same_kernels_is_told() -> None:
+    """Whole names and Triton's choice must agree; where no kernel was seen nothing is the same."""
+    names = {"kernel_names": ["void flash<64>", "void flash_join"]}
+    mine = [row("fa2", 1.0, **names), row("fa2", 1.001, compile="default", **names)]
+    others = [
+        row("x", 1.0, kernel_names=["void flash<128>", "void flash_join"]),
+        row("y", 1.0, autotuned_configs=["flash: BLOCK_M=64"], **names),
+        row("z", 1.0, kernel_names=None),
+    ]
+    section = only(mine + others)
+    assert "fa2 is tied with 4 others (1 by the same kernels)" in verdict(section)
+    derived = derive(mine + others)
+    assert best_table(section, Footnotes(derived)).rows[0][2].text == "4 others (1 by the same kernels)"
+    unseen = [row(impl, 1.0, kernel_names=None) for impl in ("a", "b")]
+    assert verdict(only(unseen)) == "1 of 1 case is a tie between a and b."
+    pair = [row(impl, 1.0, **names) for impl in ("a", "b")]
+    assert verdict(only(pair)) == "1 of 1 case is a tie between a and b, which ran the same kernels."
 
 
 def test_a_winner_of_most_cases_may_be_slower_in_the_mean() -> None:

@@ -143,6 +143,12 @@ class Measurement:
         """What Triton's autotuner chose for each kernel, in whatever process, each once."""
         return list(dict.fromkeys(line(one) for row in self.rows for one in row["autotuned_configs"] or []))
 
+    @property
+    def program(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The whole names of the kernels that ran and what Triton's autotuner chose for them; empty where unseen."""
+        names = frozenset(name for row in self.rows for name in row["kernel_names"] or [])
+        return names, frozenset(self.configs)
+
     def number(self, column: str) -> float | None:
         """Median of `column` over the records that have it."""
         values = [row[column] for row in self.rows if row[column] is not None]

@@ -184,8 +184,7 @@ def best_table(section: Section, footnotes: Footnotes) -> Table:
             continue
         best = case.named[0]
         row.append(Cell(best, marks=footnotes.of(ranked[best]), best=len(case.fastest) == 1))
-        others = len(case.fastest) - 1
-        row += [Cell(count(others, "other") if others else "-")] if tied else []
+        row += [Cell(_tied(case, best))] if tied else []
         row.append(Cell(digits(ranked[best].latency_ms)))
         if section.baseline:
             base = ranked.get(section.baseline)
@@ -198,6 +197,14 @@ def best_table(section: Section, footnotes: Footnotes) -> Table:
         ]
         rows.append(tuple(row))
     return Table(title(section), (), tuple(columns), tuple(rows))
+
+
+def _tied(case: CaseRow, best: str) -> str:
+    """How many are tied with the best, and how many of them ran its kernels."""
+    others, alike = len(case.fastest) - 1, len(case.alike(best))
+    if not others:
+        return "-"
+    return count(others, "other") + (f" ({alike} by the same kernels)" if alike else "")
 
 
 def _after(case: CaseRow, best: str) -> str | None:

@@ -190,15 +190,23 @@ def _foremost(section: Section, ties: list[CaseRow]) -> str:
 
 
 def _among(section: Section, ties: list[CaseRow]) -> str:
-    """Who is tied: both names of a pair, else one name and how many others."""
+    """Who is tied: both names of a pair, else one name and how many others; and who of them ran the same kernels."""
     pair = _pair(section, ties)
     if pair:
-        return f"between {listing(pair)}"
+        same = all(case.alike(pair[0]) for case in ties)
+        return f"between {listing(pair)}" + (", which ran the same kernels" if same else "")
     first = _foremost(section, ties)
-    others = [len(case.fastest) - 1 for case in ties if first in case.fastest]
-    upto = "up to " if len(set(others)) > 1 else ""
-    where = f" in {len(others)} of them" if len(others) < len(ties) else ""
-    return f"for the fastest: {first} is tied with {upto}{count(max(others), 'other')}{where}"
+    its = [case for case in ties if first in case.fastest]
+    alike = _up_to([len(case.alike(first)) for case in its])
+    told = f" ({alike} by the same kernels)" if alike != "0" else ""
+    where = f" in {len(its)} of them" if len(its) < len(ties) else ""
+    number = _up_to([len(case.fastest) - 1 for case in its])
+    return f"for the fastest: {first} is tied with {number} {'other' if number == '1' else 'others'}{told}{where}"
+
+
+def _up_to(numbers: list[int]) -> str:
+    """The most of some numbers, as text that says whether there are less."""
+    return f"{'up to ' if len(set(numbers)) > 1 else ''}{max(numbers)}"
 
 
 def _pair(section: Section, ties: list[CaseRow]) -> list[str]:
