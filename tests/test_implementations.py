@@ -124,10 +124,13 @@ def test_what_decodes_is_asked_with_one_query():
     assert singles["ragged"].kv_len == 101
 
 
-def test_what_exists_only_compiled_is_asked_compiled():
-    """Everything else is asked eager."""
+def test_each_is_asked_as_its_framework_is_used():
+    """JAX's in jax.jit, torch's eager, but for what exists only compiled."""
     modes = {name: capabilities.compile_mode(impl, capabilities.H200) for name, impl in IMPLS.items()}
-    assert {name for name, mode in modes.items() if mode != "eager"} == {"flex"}
+    assert {name for name, mode in modes.items() if mode == "default"} == {"flex"}
+    jax = {name for name in modes if name.startswith("jax_")}
+    assert {name for name, mode in modes.items() if mode == "jit"} == jax
+    assert set(modes.values()) == {"eager", "default", "jit"}
 
 
 def test_every_implementation_claims_its_plain_case_on_its_gpu():

@@ -530,6 +530,14 @@ def test_what_a_gpu_implementation_cannot_do_is_known_before_it_runs(name, field
     assert said is None if reason is None else reason in said
 
 
+@pytest.mark.parametrize(("direction", "refused"), [("fwd", False), ("bwd", True), ("fwd_bwd", True)])
+def test_mosaics_backward_pass_is_for_jit_alone(direction, refused):
+    """JAX jits its forward pass and not its backward pass, which would be compiled in each call."""
+    case = Case(**{**H200_CASE, "head_dim": 128, "head_dim_v": 128, "direction": direction})
+    said = attention("jax_mosaic_gpu").why_unsupported(case, GPU, EAGER)
+    assert (said is not None and "compiled anew in each call" in said) is refused
+
+
 @pytest.mark.parametrize(
     ("name", "changed", "reason"),
     [

@@ -34,7 +34,11 @@ _PLAIN: dict[str, Any] = {
 _COMPILE: dict[str, dict[str, Any]] = {
     "eager": {"name": "eager", "mode": None},
     "default": {"name": "default", "mode": "default"},
+    "jit": {"name": "jit", "mode": "jit"},
 }
+#: The compile modes in which a framework's implementations are asked, by the first that does not refuse the plain case:
+#: JAX is used in jax.jit.
+_MODES = {"torch": ("eager", "default"), "jax": ("jit",)}
 
 
 @dataclass(frozen=True)
@@ -106,10 +110,10 @@ def pairs(impl: dict[str, Any], tokens: int = TOKENS) -> dict[tuple[str, str], C
 
 
 def compile_mode(impl: dict[str, Any], device: Device) -> str:
-    """How the implementation is asked: eager, or `default` where its plain case is refused eager and not compiled."""
-    case = _case(_plain(impl), TOKENS)
-    refused = {name: impls.why_unsupported(impl, case, device, mode) for name, mode in _COMPILE.items()}
-    return "default" if refused["eager"] and not refused["default"] else "eager"
+    """How the implementation is asked: as its framework is used, or `default` where its plain case is refused eager."""
+    case, modes = _case(_plain(impl), TOKENS), _MODES[impls.framework(impl)]
+    claimed = (mode for mode in modes if not impls.why_unsupported(impl, case, device, _COMPILE[mode]))
+    return next(claimed, modes[0])
 
 
 def why_unsupported(impl: dict[str, Any], case: Case, device: Device) -> str | None:
@@ -123,7 +127,9 @@ def markdown() -> str:
     reasons: dict[str, str] = {}
     claims = _claims(found, reasons)
     together = _together(found)
-    compiled = ", ".join(f"`{name}`" for name, impl in found.items() if compile_mode(impl, H200) != "eager")
+    modes = {name: compile_mode(impl, H200) for name, impl in found.items()}
+    compiled = ", ".join(f"`{name}`" for name, mode in modes.items() if mode == "default")
+    jitted = ", ".join(f"`{name}`" for name, mode in modes.items() if mode == "jit")
     half = ", ".join(f"`{name}`" for name, impl in found.items() if _plain(impl)["dtype"] == "fp16")
     decoding = ", ".join(f"`{name}`" for name, impl in found.items() if _plain(impl)["queries"] == "one")
     return "\n".join(
@@ -144,7 +150,8 @@ def markdown() -> str:
             "Each column changes one thing of a plain case: batch 2, 8 heads, head dim 64, bf16, forward, no mask,",
             f"{TOKENS} queries and keys. GQA is 8 heads on 2, decode one query, ragged {TOKENS - _RAGGED} queries and",
             "keys, a window a quarter of the keys on a side. Compiled, because eager is refused:",
-            f"{compiled}. Asked with one query, because they are for decoding:",
+            f"{compiled}. In `jax.jit`, as JAX is used:",
+            f"{jitted}. Asked with one query, because they are for decoding:",
             f"{decoding}. Asked in fp16, because they take no bf16:",
             f"{half}.",
             "",

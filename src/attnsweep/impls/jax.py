@@ -137,6 +137,8 @@ class MosaicAttention(Attention):
             return f"head_dim {case.head_dim} is no multiple of 64"
         if case.direction != "fwd" and case.effective_causal:
             return "its backward pass takes no causal mask"
+        if case.direction != "fwd" and compile_mode == "eager":
+            return "outside jax.jit its backward pass is compiled anew in each call. Use compile=jit"
         queries, keys = self._blocks(case)
         for count, size in queries:
             if case.q_len % (count * size):
