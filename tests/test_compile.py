@@ -4,6 +4,8 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
+from triton.runtime.errors import OutOfResources
 
 import fake_impls
 from attnsweep import worker
@@ -275,3 +277,49 @@ def test_what_a_library_refuses_at_the_call_is_unsupported(text, reason):
     status, said = framework.Torch({"kind": "cpu"}).status_of(ValueError(text))
     assert status == "unsupported"
     assert said.startswith(reason)
+
+
+BY_LAUNCHER = (
+    "out of resource: triton_tem_fused_flex_attention_2 Required: 278784 Hardware limit:232448 "
+    "Reducing block sizes or `num_stages` may help."
+)
+SHARED = OutOfResources(278784, 232448, "shared memory")
+
+
+def raised(error, compiled):
+    """What a call ends with where this was raised in it, by torch.compile or by the kernel itself."""
+    from torch._inductor.exc import InductorError
+
+    return InductorError(error, None) if compiled else error
+
+
+@pytest.mark.parametrize(
+    ("error", "compiled", "reason"),
+    [
+        (SHARED, False, "278784 bytes of shared memory, and there are 232448"),
+        (RuntimeError(f"No valid triton configs. OutOfResources: {SHARED}"), True, "278784 bytes of shared memory"),
+        (RuntimeError(f"No valid triton configs. OutOfMemoryError: {BY_LAUNCHER}"), True, "and there are 232448"),
+        (torch.OutOfMemoryError(BY_LAUNCHER), True, "278784 bytes of shared memory, and there are 232448"),
+        (OutOfResources(640, 512, "tensor memory"), False, "640 columns of tensor memory, and there are 512"),
+    ],
+)
+def test_tiles_that_do_not_fit_a_multiprocessor_are_unsupported(error, compiled, reason):
+    """How much they take and how much there is, by Triton's own exception and by what Inductor makes of it."""
+    status, said = framework.Torch({"kind": "cpu"}).status_of(raised(error, compiled))
+    assert status == "unsupported"
+    assert said.startswith("Triton: a kernel's tiles take ")
+    assert reason in said
+
+
+@pytest.mark.parametrize(
+    ("error", "compiled", "status"),
+    [
+        (OutOfResources(4096, 1024, "threads"), False, "compile_error"),
+        (RuntimeError("No valid triton configs. PTXASError: PTXAS error: too many registers"), True, "compile_error"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 109.77 GiB."), True, "oom"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 109.77 GiB."), False, "oom"),
+    ],
+)
+def test_nothing_else_that_is_lacking_is_taken_for_tiles_that_do_not_fit(error, compiled, status):
+    """Threads and registers are the compiler's, and a GPU that is full is out of memory."""
+    assert framework.Torch({"kind": "cpu"}).status_of(raised(error, compiled))[0] == status

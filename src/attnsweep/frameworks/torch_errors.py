@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from attnsweep.errors import Status, first_line, said
@@ -14,10 +16,20 @@ _REFUSALS = {
     "FlashAttention 4": (") is not supported on SM",),
 }
 
+#: What Triton, and Inductor's launcher in its place (with the kernel's name), says where a kernel's tiles do not fit a
+#: multiprocessor. More threads than its registers allow, which they also call out of resource, is another matter.
+_NO_ROOM = re.compile(
+    r"out of resource: (?:shared memory,|(tensor) memory,|\w+) Required: (\d+),? Hardware limit: ?(\d+)"
+)
+
 
 def status_of(error: BaseException) -> tuple[Status, str] | None:
     """The status that an exception means, with a reason; None for one that says nothing of PyTorch or a library."""
     text = said(error)
+    full = _NO_ROOM.search(text)
+    if full is not None:  # before what is out of memory: Inductor's launcher raises torch's own exception for that
+        what = f"{full[2]} {'columns of tensor' if full[1] else 'bytes of shared'} memory, and there are {full[3]}"
+        return Status.UNSUPPORTED, f"Triton: a kernel's tiles take {what}: smaller ones may fit"
     if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in text:
         return Status.OOM, first_line(text)
     for library, refusals in _REFUSALS.items():
