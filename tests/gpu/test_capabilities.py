@@ -1,7 +1,18 @@
-"""On a GPU: each implementation of conf/impl is right in what it claims, or says why it cannot."""
+"""On a GPU: each implementation of conf/impl is right in what it claims, or says why it cannot.
+
+ATTNSWEEP_CAPABILITIES says how much is asked: 3,3 is three single questions and three pairs of each implementation, all
+is everything. `,i/n` after either is the i-th of n parts, for n GPUs; one process each, since several on one GPU take
+longer than one after the other:
+
+    CUDA_VISIBLE_DEVICES=0 ATTNSWEEP_CAPABILITIES=all,1/4 python -m pytest -m gpu tests/gpu/test_capabilities.py
+
+With --junitxml=1.xml each says how its questions ended, and `python benchmarks/capabilities.py 1.xml 2.xml 3.xml 4.xml`
+makes tables of that.
+"""
 
 import os
 import random
+import re
 
 import pytest
 from cell_runs import run
@@ -11,25 +22,29 @@ from attnsweep import capabilities, devices, impls
 pytestmark = pytest.mark.gpu
 
 IMPLS = capabilities.implementations()
-#: Single questions and pairs of each implementation: a cell is a process, and some compile in it. None has more than 20
-#: and 119.
-SINGLES, PAIRS = map(int, os.environ.get("ATTNSWEEP_CAPABILITIES", "3,3").split(","))
+#: A cell is a process, and some compile in it.
+ASKED = os.environ.get("ATTNSWEEP_CAPABILITIES", "3,3")
 #: What of an implementation's own is too old for the compilers of today: it may fail there, and by no other word.
 OUTDATED = {"fa2_triton": "trans_b"}
 #: Several blocks of any kernel.
 TOKENS = 512
 
 
-def parameters():
-    """A sample, the same each time, of what each implementation claims on an H200."""
+def parameters(asked):
+    """What each implementation claims on an H200, as much of it as `asked` says, the same each time."""
+    said = re.fullmatch(r"(?:all|(\d+),(\d+))(?:,(\d+)/(\d+))?", asked)
+    part, parts = (int(said[3] or 1), int(said[4] or 1)) if said else (0, 0)
+    if not 1 <= part <= parts:
+        raise ValueError(f"ATTNSWEEP_CAPABILITIES must be such as 3,3 or all or all,1/4, not {asked}")
     found = []
     for name, impl in IMPLS.items():
         alone = {(question,): case for question, case in capabilities.singles(impl, TOKENS).items()}
-        for asked, count in ((alone, SINGLES), (capabilities.pairs(impl, TOKENS), PAIRS)):
-            claimed = [one for one in asked if not capabilities.why_unsupported(impl, asked[one], capabilities.H200)]
-            for questions in random.Random(name).sample(claimed, min(count, len(claimed))):
-                found.append(pytest.param(name, asked[questions], id=f"{name}-{' + '.join(questions)}"))
-    return found
+        for cases, count in ((alone, said[1]), (capabilities.pairs(impl, TOKENS), said[2])):
+            claimed = [one for one in cases if not capabilities.why_unsupported(impl, cases[one], capabilities.H200)]
+            most = len(claimed) if count is None else min(int(count), len(claimed))
+            for questions in random.Random(name).sample(claimed, most):
+                found.append(pytest.param(name, cases[questions], id=f"{name}-{' + '.join(questions)}"))
+    return found[part - 1 :: parts]
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +54,26 @@ def device():
 
 
 @pytest.mark.timeout(600)  # FlashInfer compiles for up to a minute, autotuning takes longer
-@pytest.mark.parametrize(("name", "case"), parameters())
-def test_what_is_claimed_is_correct_or_unsupported_with_a_reason(name, case, device):
+@pytest.mark.parametrize(("name", "case"), parameters(ASKED))
+def test_what_is_claimed_is_correct_or_unsupported_with_a_reason(name, case, device, record_property):
     """Never incorrect, never an error; what is not installed, or refuses this GPU, is skipped."""
+
+    def told(status, reason):
+        record_property("status", status)
+        record_property("reason", reason or "")
+
     impl = IMPLS[name]
-    why = impls.why_missing(impl) or capabilities.why_unsupported(impl, case, device)
-    if why is not None:
-        pytest.skip(why)
+    for status, why in (
+        ("missing", impls.why_missing(impl)),
+        ("not claimed", capabilities.why_unsupported(impl, case, device)),
+    ):
+        if why is not None:
+            told(status, why)
+            pytest.skip(why)
     variables = (impl.get("env") or {}).get("variables")
     timing = {"min_time_s": 0.01, "time_cap_s": 0.1}
     outcome = run(name, capabilities.compile_mode(impl, device), variables, timing, **case.to_dict())
+    told(outcome["status"], outcome["reason"])
     if outcome["status"] == "missing":
         pytest.skip(outcome["reason"])
     if outcome["status"] == "compile_error" and name in OUTDATED:
