@@ -146,8 +146,7 @@ def test_no_table_of_the_checked_is_by_hand() -> None:
 
 
 def test_two_levels_of_a_graph_are_no_win() -> None:
-    """In claims.py a win is one of reports: above 2 %, above 0.45 us a kernel where a graph of several kernels was
-    timed, and by the kernels' times above 1.75 us for each of the faster call's and 0.7 us for each of the
+    """In claims.py a win is one of reports: above 2 %, above 0.45 us a kernel where a graph was timed, and by the kernels' times above 1.75 us for each of the faster call's and 0.7 us for each of the
     slower's.
     """
     faster = runpy.run_path(str(TESTS.parent / "benchmarks/claims.py"))["faster"]

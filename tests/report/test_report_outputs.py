@@ -122,11 +122,12 @@ def graphs(kernels: int, timer: str = "graph", processes: int = 3) -> Derived:
 
 
 def test_the_rule_of_graphs_is_said_where_it_counts() -> None:
-    """Where a call of several kernels is ranked by a graph, beside the floor with one process a side; on every page."""
-    assert words.LEVEL_RULE in latency(graphs(2)).notes
+    """Where a call is ranked by a graph, beside the floor with one process a side; on every page."""
+    for kernels in (1, 2):
+        assert words.LEVEL_RULE in latency(graphs(kernels)).notes
     assert f"{words.RULE} {words.LEVEL_RULE}" in latency(graphs(2, processes=1)).notes
     assert words.GAP_RULE in latency(graphs(2, timer="kernel")).notes
-    for without in (graphs(1), graphs(2, timer="events")):
+    for without in (graphs(1, timer="kernel"), graphs(2, timer="events")):
         assert not any(rule in note for note in latency(without).notes for rule in (words.LEVEL_RULE, words.GAP_RULE))
     for rule in (words.LEVEL_RULE, words.GAP_RULE):
         assert any(rule in sentence for sentence in build.METHOD)

@@ -28,7 +28,7 @@ FLOOR = 0.02
 #: all were within it (docs/decisions.md).
 HOST_FLOOR = 0.5
 
-#: How far apart, in ms for each kernel, the two levels are at most that a call of several kernels has in a CUDA graph.
+#: How far apart, in ms for each kernel, the two levels are at most that a call has in a CUDA graph.
 #: A process is on one of them, whatever the implementation; since protocol 4 most are on the same (docs/measurement.md,
 #: Two levels of a graph).
 LEVEL_MS = 0.45e-3
@@ -39,8 +39,8 @@ LEVEL_MS = 0.45e-3
 GAP_MS = 1.75e-3
 EXCESS_MS = 0.7e-3
 
-#: The fewest kernels of which these hold: so many are taken for granted where they could not be seen.
-_SEVERAL = 2
+#: So many kernels are taken for granted where they could not be seen.
+_UNSEEN = 2
 
 #: How the mark of a result begins that is not in the case's own precision; its class follows.
 PRECISION = "precision "
@@ -78,14 +78,13 @@ class Interval:
 class Time:
     """How long a call takes by one timer: the median over `processes`, in ms, and where it lies.
 
-    `several` is how many kernels the call has, 0 where it is one or the timer leaves nothing open of several;
-    `by_kernel` says that these are CUPTI's times of them.
+    `kernels` is of how many kernels the timer leaves something open: all of a call's, 0 where nothing; `by_kernel` says that these are CUPTI's times of them.
     """
 
     ms: float
     interval: Interval
     processes: int
-    several: int = 0
+    kernels: int = 0
     by_kernel: bool = False
 
     @property
@@ -207,8 +206,9 @@ def _time(ok: list[Row], column: str) -> Time:
     timers = {row["timer"] for row in ok}
     by_kernel = column == "kernel_ms" or (column == "latency_ms" and "kernel" in timers)
     # A load of what is timed by a graph is replays of it, and one of what CUPTI times is not its times.
-    several = _several(ok) if by_kernel or (column in _ENDS and "graph" in timers) else 0
-    return Time(median(medians), interval, len(ok), several, by_kernel)
+    kernels = _kernels(ok) if by_kernel or (column in _ENDS and "graph" in timers) else 0
+    # Between the kernels of a call that is one there is nothing
+    return Time(median(medians), interval, len(ok), 0 if by_kernel and kernels == 1 else kernels, by_kernel)
 
 
 def compared(one: Measurement, other: Measurement) -> tuple[Time, Time] | None:
@@ -253,8 +253,8 @@ def open_ms(fast: Time, slow: Time) -> float:
     on which one of both may be alone.
     """
     if fast.by_kernel or slow.by_kernel:
-        return GAP_MS * fast.several + EXCESS_MS * slow.several
-    return LEVEL_MS * max(fast.several, slow.several)
+        return GAP_MS * fast.kernels + EXCESS_MS * slow.kernels
+    return LEVEL_MS * max(fast.kernels, slow.kernels)
 
 
 def _apart(fast: Measurement, slow: Measurement) -> tuple[Time, Time] | None:
@@ -291,10 +291,9 @@ def unbeaten(ranked: dict[str, Measurement]) -> tuple[str, ...]:
     return tuple(sorted(kept, key=lambda text: ranked[text].by_kernel))
 
 
-def _several(ok: list[Row]) -> int:
-    """How many kernels a call has; 0 where it is one."""
-    kernels = max((row["kernel_count"] for row in ok if row["kernel_count"] is not None), default=_SEVERAL)
-    return kernels if kernels >= _SEVERAL else 0
+def _kernels(ok: list[Row]) -> int:
+    """How many kernels a call has."""
+    return max((row["kernel_count"] for row in ok if row["kernel_count"] is not None), default=_UNSEEN)
 
 
 def _positive(value: float | None) -> bool:

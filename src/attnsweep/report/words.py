@@ -44,11 +44,10 @@ HOST_RULE = (
     f"By a CPU's wall clock the difference there must be above {100 * HOST_FLOOR:g}%, and a contended result neither "
     "wins nor loses there."
 )
-#: What is asked beside it of calls of several kernels in a graph.
+#: What is asked beside it of calls in a graph.
 LEVEL_RULE = (
-    "A call of two or more kernels takes one of two times in a CUDA graph, and which one is chance: by a graph a win "
-    f"needs a difference above {1e3 * LEVEL_MS:g} us for each kernel of the call that has more, however many processes "
-    "there are."
+    "A call takes one of two times in a CUDA graph, and which one is chance: by a graph a win needs a difference above "
+    f"{1e3 * LEVEL_MS:g} us for each kernel of the call that has more, however many processes there are."
 )
 #: And where CUPTI's times of the kernels rank a case.
 GAP_RULE = (
@@ -157,7 +156,7 @@ def floor(section: Section) -> str:
         return ""
     rules = [] if all(time.sure for time in times) else [RULE]
     rules += [HOST_RULE] if rules and any(case.timer == "host" for case in section.cases) else []
-    left_open = {time.by_kernel for time in times if time.several}
+    left_open = {time.by_kernel for time in times if time.kernels}
     rules += [rule for by_kernel, rule in ((False, LEVEL_RULE), (True, GAP_RULE)) if by_kernel in left_open]
     return " ".join(rules)
 
