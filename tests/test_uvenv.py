@@ -21,11 +21,13 @@ import pytest
 import yaml
 
 import processes
-from attnsweep import impls, interpreters, parquet, planning, pool, sweep, uvenv
+from attnsweep import doctor, impls, interpreters, parquet, planning, pool, sweep, uvenv
+from attnsweep.devices import Device
 from attnsweep.errors import ConfigError, Status
 from attnsweep.impls.naive import NaiveAttention
+from plans import only
 from processes import TESTS
-from sweeps import CPU, combination, impl, one_case, settings
+from sweeps import CPU, GPU, combination, impl, one_case, settings
 
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 QUICK_PRESET = TESTS.parent / "conf" / "timing" / "quick.yaml"
@@ -307,6 +309,16 @@ def test_what_every_cell_needs_is_added(kind: str, more: tuple[str, ...]) -> Non
     assert where.recipe == uvenv.Recipe((*more, "numpy", "torch", "torch==2.6"), "3.12")
     assert where.python == where.recipe.python
     assert not where.own
+
+
+@pytest.mark.parametrize(("device", "packages"), [(CPU, 3), (GPU, 4)])
+def test_a_plan_and_the_doctor_mean_one_environment(tmp_path: Path, device: Device, packages: int) -> None:
+    """That of the device they are told, whatever else the machine has."""
+    one = needs("a", "conflicting==1")
+    recipe = only(tmp_path, one, device=device, dry_run=True).interpreter.recipe
+    assert recipe is not None
+    assert recipe.packages == packages
+    assert doctor.look("a", one.impl, device).where == f"{packages} packages, Python {recipe.python_version}"
 
 
 def test_a_library_that_is_not_there_is_for_the_requirements() -> None:
