@@ -38,6 +38,8 @@ def test_who_ties_by_the_very_same_kernels_is_told() -> None:
     assert best_table(section, Footnotes(derived)).rows[0][2].text == "4 others (1 by the same kernels)"
     unseen = [row(impl, 1.0, kernel_names=None) for impl in ("a", "b")]
     assert verdict(only(unseen)) == "1 of 1 case is a tie between a and b."
+    apart = [row("a", 1.0, replicate=one, kernel_names=[name]) for one, name in enumerate(names["kernel_names"])]
+    assert verdict(only([*apart, row("b", 1.0, **names)])) == "1 of 1 case is a tie between a and b."
     pair = [row(impl, 1.0, **names) for impl in ("a", "b")]
     assert verdict(only(pair)) == "1 of 1 case is a tie between a and b, which ran the same kernels."
 

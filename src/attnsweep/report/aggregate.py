@@ -143,10 +143,12 @@ class Measurement:
         return list(dict.fromkeys(line(one) for row in self.rows for one in row["autotuned_configs"] or []))
 
     @property
-    def program(self) -> tuple[frozenset[str], frozenset[str]]:
-        """The whole names of the kernels that ran and what Triton's autotuner chose for them; empty where unseen."""
-        names = frozenset(name for row in self.rows for name in row["kernel_names"] or [])
-        return names, frozenset(self.configs)
+    def program(self) -> frozenset[tuple[frozenset[str], frozenset[str]]]:
+        """The whole names of the kernels of a process and what Triton's autotuner chose for them, each pair once; empty
+        where unseen.
+        """
+        seen = [row for row in self.rows if row["kernel_names"]]
+        return frozenset((frozenset(row["kernel_names"]), frozenset(row["autotuned_configs"] or [])) for row in seen)
 
     def number(self, column: str) -> float | None:
         """Median of `column` over the records that have it."""

@@ -102,7 +102,7 @@ class CaseRow:
         """The others of `fastest` for which the very kernels of a label were seen running."""
         ran = self.measured[text].program
         others = (other for other in self.fastest if other != text)
-        return tuple(other for other in others if ran[0] and self.measured[other].program == ran)
+        return tuple(other for other in others if ran and self.measured[other].program == ran)
 
     def rivals(self, text: str) -> dict[str, Measurement]:
         """What is ranked in the precision of a label, itself included, fastest first."""
