@@ -195,12 +195,15 @@ def test_two_are_compared_by_their_kernels_where_one_has_nothing_else() -> None:
     assert left_open(cudnn, jax) is not None
 
 
-def test_without_its_kernels_time_nothing_is_compared_with_one_that_has_that_alone() -> None:
-    """CUPTI did not see them: neither beats the other, and there is no ratio."""
-    unseen, jax = mixed(10.0, None, 1), mixed(90.0, 90.0, 1, "kernel")
+def test_a_call_whose_kernels_were_not_seen_beats_kernels_that_take_longer_than_all_of_it() -> None:
+    """CUPTI did not see them: no ratio, and what has kernels alone beats no such call, whose gaps nobody knows."""
+    unseen, jax = mixed(10.0, None, 1), mixed(90.0, 90.0, 3, "kernel")
     assert (compared(unseen, jax), ratio(unseen, jax), ratio(jax, unseen)) == (None, None, None)
-    assert [beats(unseen, jax), beats(jax, unseen)] == [False, False]
-    assert left_open(unseen, jax) is None
+    assert [beats(unseen, jax), beats(jax, unseen)] == [True, False]
+    near, far = mixed(87.0, None, 1), mixed(190.0, None, 1)
+    assert [beats(near, jax), beats(jax, far), beats(far, jax)] == [False, False, False]
+    assert left_open(near, jax) is not None
+    assert left_open(jax, far) is None
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))

@@ -263,12 +263,18 @@ def _apart(fast: Measurement, slow: Measurement) -> tuple[Time, Time] | None:
     """The times by which two are compared, where the intervals are disjoint and `slow` takes longer than `fast` by more
     than `_floor` says; else None.
     """
-    pair = compared(fast, slow)
+    pair = compared(fast, slow) or _whole(fast, slow)
     if pair is None or (fast.latency_ms or 0.0) >= (slow.latency_ms or 0.0):
         return None
     less, more = pair
     far = more.ms > less.ms * (1 + _floor(fast, slow, pair)) and not less.interval.overlaps(more.interval)
     return pair if far else None
+
+
+def _whole(fast: Measurement, slow: Measurement) -> tuple[Time, Time] | None:
+    """A call whose kernels could not be seen beside another's kernels alone: as a whole it takes no less than its own."""
+    unseen = fast.busy is None and not fast.by_kernel
+    return (fast.time, slow.time) if unseen and slow.by_kernel and fast.time and slow.time else None
 
 
 def _floor(fast: Measurement, slow: Measurement, pair: tuple[Time, Time]) -> float:

@@ -238,7 +238,7 @@ def _rests(tie: CaseRow) -> set[bool]:
     """
     first, *others = (tie.measured[text] for text in tie.fastest)
     pairs = (left_open(first, other) or left_open(other, first) for other in others)
-    return {pair[0].by_kernel for pair in pairs if pair is not None}
+    return {any(time.by_kernel for time in pair) for pair in pairs if pair is not None}
 
 
 def _gain(section: Section, text: str) -> str:
