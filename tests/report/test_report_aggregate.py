@@ -126,8 +126,8 @@ def test_rates_follow_the_latency_that_ranks() -> None:
 def test_a_timer_leaves_something_open_of_kernels(
     column: str, timer: str, kernels: tuple[int | None, ...], left: int, by_kernel: bool
 ) -> None:
-    """A graph, in a load as well, and of several CUPTI's times. Where no process saw the kernels there may be two; one that saw
-    them knows.
+    """A graph, in a load as well, and of several CUPTI's times. Where no process saw the kernels there may be two; one
+    that saw them knows.
     """
     one = of(*(row(0.02, timer=timer, kernel_count=number) for number in kernels), column=column)
     assert one.time is not None
@@ -151,9 +151,9 @@ def test_a_process_without_a_latency_leaves_nothing_open() -> None:
         ((3, "graph"), (1, "graph"), 1.35),
         ((3, "graph"), (9, "events"), 1.35),
         ((1, "kernel"), (1, "kernel"), 0.0),
-        ((1, "kernel"), (10, "kernel"), 7.0),
+        ((1, "kernel"), (10, "kernel"), 7.5),
         ((10, "kernel"), (1, "kernel"), 17.5),
-        ((2, "kernel"), (5, "kernel"), 7.0),
+        ((2, "kernel"), (5, "kernel"), 7.25),
     ],
 )
 def test_what_a_timer_leaves_open_between_two(fast: tuple[int, str], slow: tuple[int, str], open_us: float) -> None:

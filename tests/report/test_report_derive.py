@@ -159,7 +159,7 @@ def test_few_processes_by_a_graph_keep_the_floor_too() -> None:
 )
 def test_other_timers_have_no_levels(others: tuple[str, str], kernels: int, further_us: float, won: bool) -> None:
     """Of several kernels by events 5 % is a win; the kernels' own time, where it ranks them, says nothing of 1.75 us
-    for each of the faster and 0.7 us for each of the slower.
+    for each of the faster and 0.75 us for each of the slower.
     """
     times = zip(("fa2", "flex"), (14e-3, (14 + further_us) * 1e-3), others, strict=True)
     rows = [one for impl, ms, timer in times for one in several(impl, ms, 5, timer=timer, kernel_count=kernels)]

@@ -126,9 +126,9 @@ def test_a_tie_by_the_levels_of_a_graph_is_said_to_be_one() -> None:
     assert f"2 of the ties rest {told}" in said(0.7, 0.6)
     assert "levels" not in said(0.05) + said(1.0) + said(0.7, timer="events")
     between = (
-        "what lies between the kernels of a call: differences up to 1.75 us a kernel of the faster call and 0.7 us one "
+        "what lies between the kernels of a call: differences up to 1.75 us a kernel of the faster call and 0.75 us "
     )
-    assert said(4.8, timer="kernel").endswith(f"The tie rests on {between}of the slower were not taken for real.")
+    assert said(4.8, timer="kernel").endswith(f"The tie rests on {between}one of the slower were not taken for real.")
 
 
 def test_a_tie_may_rest_on_both() -> None:

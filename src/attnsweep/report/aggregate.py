@@ -37,7 +37,7 @@ LEVEL_MS = 0.45e-3
 #: several, since what lies between two is in the graph's time alone; and by how much less it was seen to take
 #: (docs/measurement.md, Two levels of a graph).
 GAP_MS = 1.75e-3
-EXCESS_MS = 0.7e-3
+EXCESS_MS = 0.75e-3
 
 #: So many kernels are taken for granted where they could not be seen.
 _UNSEEN = 2
@@ -78,7 +78,8 @@ class Interval:
 class Time:
     """How long a call takes by one timer: the median over `processes`, in ms, and where it lies.
 
-    `kernels` is of how many kernels the timer leaves something open: all of a call's, 0 where nothing; `by_kernel` says that these are CUPTI's times of them.
+    `kernels` is of how many kernels the timer leaves something open: all of a call's, 0 where nothing; `by_kernel` says
+    that these are CUPTI's times of them.
     """
 
     ms: float
@@ -272,7 +273,7 @@ def _apart(fast: Measurement, slow: Measurement) -> tuple[Time, Time] | None:
 
 
 def _whole(fast: Measurement, slow: Measurement) -> tuple[Time, Time] | None:
-    """A call whose kernels could not be seen beside another's kernels alone: as a whole it takes no less than its own."""
+    """A whole call whose kernels were not seen, and another's kernels: the first takes no less than its own."""
     unseen = fast.busy is None and not fast.by_kernel
     return (fast.time, slow.time) if unseen and slow.by_kernel and fast.time and slow.time else None
 
