@@ -1,7 +1,8 @@
-"""For every test: signals as a terminal has them, and device locks of this run's own."""
+"""For every test: signals as a terminal has them, device locks of its run's own, PyTorch's backends switched on."""
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -45,3 +46,14 @@ def own_locks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["ATTNSWEEP_LOCKS"]
     else:
         os.environ["ATTNSWEEP_LOCKS"] = before
+
+
+@pytest.fixture(autouse=True)
+def backends_as_a_new_process_has_them() -> Iterator[None]:
+    """A cell that pins one of PyTorch's attention switches the others off for good: each has a process of its own, but
+    not in tests that run it here.
+    """
+    yield
+    if "torch" in sys.modules:
+        for name in ("flash", "mem_efficient", "cudnn", "math"):
+            getattr(sys.modules["torch"].backends.cuda, f"enable_{name}_sdp")(True)

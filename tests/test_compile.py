@@ -108,21 +108,10 @@ def test_autotuning_is_a_part_of_compiling_and_free_once_cached(compiler):
     assert columns["autotune_s"] == 0.0
 
 
-@pytest.fixture
-def flash():
-    """PyTorch's flash backend as a new process has it: a cell that ran in this one may have switched it off."""
-    import torch
-
-    before = torch.backends.cuda.flash_sdp_enabled()
-    torch.backends.cuda.enable_flash_sdp(True)
-    yield
-    torch.backends.cuda.enable_flash_sdp(before)
-
-
 @pytest.mark.parametrize(
     ("mode", "fused"), [("eager", []), ("default", ["_scaled_dot_product_flash_attention_for_cpu"])]
 )
-def test_a_formula_that_the_compiler_replaced_on_a_cpu_is_flagged(compiler, flash, mode, fused):
+def test_a_formula_that_the_compiler_replaced_on_a_cpu_is_flagged(compiler, mode, fused):
     """Inductor's own kernel of attention is an operator that the formula never runs, and is named."""
     impl = {"name": "naive", "_target_": "attnsweep.impls.naive.NaiveAttention", "layout": "bhsd"}
     columns = run(resolved({**impl, "kernels": {"never": ["flash|cudnn|fmha"]}}, CASE, mode))["columns"]
