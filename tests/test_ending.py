@@ -104,8 +104,8 @@ def test_a_timeout_shows_the_traceback_and_not_what_was_printed_before():
 
 def test_what_was_seen_beside_the_cell_goes_on_with_its_end():
     """Flags for the record, and the time that seeing them took."""
-    end = decide(Seen(outcome=OK, flags=frozenset({"gpu_busy"}), looked_s=0.1), cap_bytes=1)
-    assert (end.flags, end.looked_s) == ({"gpu_busy"}, 0.1)
+    end = decide(Seen(outcome=OK, flags=frozenset({"gpu_busy"}), looked_s=0.1, other_gpus_in_use=2), cap_bytes=1)
+    assert (end.flags, end.looked_s, end.other_gpus_in_use) == ({"gpu_busy"}, 0.1, 2)
 
 
 def test_a_cell_without_a_process_took_no_time():

@@ -231,6 +231,7 @@ class FakeSensors:
 
     processes = staticmethod(lambda: 0)
     percent = staticmethod(lambda: 0)
+    others = staticmethod(lambda: None)
 
     def __init__(self, uuid):
         self.uuid, self.closed, self.looks = uuid, False, []
@@ -245,6 +246,9 @@ class FakeSensors:
     def utilization(self):
         self.looks.append(("percent", len(survivors(os.environ[processes.MARKER]))))
         return self.percent()
+
+    def other_gpus_in_use(self):
+        return self.others()
 
     def close(self):
         self.closed = True
@@ -296,6 +300,16 @@ def test_a_foreign_process_flags_each_cell_beside_it_and_is_said_once(tmp_path, 
         said
         == ["a GPU (GPU-1234) is used by 2 processes that are not this sweep's: cells get the flag foreign_process"] * 2
     )
+
+
+@pytest.mark.parametrize(
+    ("readings", "most"), [([0, 2], 2), ([1, 0], 1), ([None, 3], 3), ([0, None], 0), ([None, None], None)]
+)
+def test_a_cell_knows_how_many_other_gpus_were_in_use(tmp_path, opened, monkeypatch, readings, most):
+    """The most of before and after; one that could not be told says nothing."""
+    monkeypatch.setattr(FakeSensors, "others", staticmethod(iter(readings).__next__))
+    (end,) = sweep(tmp_path, cell("ok"), devices=(GPU,)).values()
+    assert end.other_gpus_in_use == most
 
 
 def test_a_foreign_process_that_came_during_a_cell_flags_that_cell(tmp_path, opened, monkeypatch):

@@ -361,6 +361,13 @@ def test_what_the_slot_saw_of_others_is_flagged(tmp_path: Path) -> None:
     assert write(tmp_path, ending(failed(Status.CRASHED), flags=seen))["flags"] == sorted(seen)
 
 
+@pytest.mark.parametrize("number", [None, 0, 3])
+def test_how_many_other_gpus_were_in_use_is_recorded(tmp_path: Path, number: int | None) -> None:
+    """Of a failure as well."""
+    for outcome in (measured(), failed(Status.CRASHED)):
+        assert write(tmp_path, ending(outcome, other_gpus_in_use=number))["other_gpus_in_use"] == number
+
+
 def test_looking_for_others_is_no_time_of_the_cell(tmp_path: Path) -> None:
     """3.5 s from the request to the record, 0.2 s of them spent waiting for the driver's list."""
     values = write(tmp_path, ending(measured(), looked_s=0.2), now=103.5)

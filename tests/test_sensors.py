@@ -36,6 +36,9 @@ def nvml(monkeypatch):
 
     module.nvmlInit = lambda: count(1)
     module.nvmlShutdown = lambda: count(-1)
+    module.nvmlDeviceGetCount = lambda: 1
+    module.nvmlDeviceGetHandleByIndex = lambda index: f"handle {index}"
+    module.nvmlDeviceGetUUID = lambda handle: b"GPU-" + handle.removeprefix("handle ").encode()
     module.nvmlDeviceGetHandleByUUID = lambda uuid: "handle" if uuid == "GPU-1" else raises()
     module.nvmlDeviceGetClockInfo = lambda handle, clock: {1: 1980, 2: 3201}[clock]
     module.nvmlDeviceGetTemperature = lambda handle, sensor: 41
@@ -121,6 +124,28 @@ def test_processes_are_counted_and_not_told_apart(nvml):
     found = [types.SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in (0, os.getpid())]
     nvml.nvmlDeviceGetComputeRunningProcesses_v3 = lambda handle: found
     assert sensors.compute_processes() == 2
+
+
+@pytest.mark.parametrize(
+    ("processes", "found"),
+    [([], 0), ([2], 1), ([0, 3, 1], 1), ([2, 9], 1), ([2, 9, 0, 4], 2), ([None, 9], None), ([0, 9, None], None)],
+)
+def test_other_gpus_are_in_use_where_any_process_has_them_open(nvml, processes, found):
+    """Its own does not count; where one of them cannot tell, nobody knows how many."""
+
+    def of(handle):
+        number = processes[int(handle.removeprefix("handle "))]
+        return raises() if number is None else [None] * number
+
+    nvml.nvmlDeviceGetCount = lambda: len(processes)
+    nvml.nvmlDeviceGetComputeRunningProcesses_v3 = of
+    assert Sensors("GPU-1").other_gpus_in_use() == found
+
+
+def test_a_gpu_that_has_no_handle_here_is_not_taken_for_idle(nvml):
+    """NVML counts GPUs that a container may not open."""
+    nvml.nvmlDeviceGetHandleByIndex = raises
+    assert Sensors("GPU-1").other_gpus_in_use() is None
 
 
 def test_utilization_is_the_share_of_time_in_which_kernels_ran(nvml):

@@ -158,7 +158,7 @@ class Sensors:
     def __init__(self, uuid: str) -> None:
         import pynvml
 
-        self._nvml = pynvml
+        self._nvml, self._uuid = pynvml, uuid
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
@@ -195,6 +195,21 @@ class Sensors:
         # Not the unversioned name: with a driver that lacks it, that one raises what is no NVMLError
         found = self._read(self._nvml.nvmlDeviceGetComputeRunningProcesses_v3, self._handle)
         return None if found is None else len(found)
+
+    def other_gpus_in_use(self) -> int | None:
+        """How many other GPUs hold a compute context, of those that NVML shows; None where it cannot tell of one."""
+        nvml, found = self._nvml, 0
+        for index in range(self._read(nvml.nvmlDeviceGetCount) or 0):
+            handle = self._read(nvml.nvmlDeviceGetHandleByIndex, index)
+            uuid = None if handle is None else self._read(nvml.nvmlDeviceGetUUID, handle)
+            if uuid is None:
+                return None
+            if _text(uuid) != self._uuid:
+                processes = self._read(nvml.nvmlDeviceGetComputeRunningProcesses_v3, handle)
+                if processes is None:
+                    return None
+                found += bool(processes)
+        return found
 
     def utilization(self) -> int | None:
         """Per cent of NVML's last sample period (1/6 to 1 s) in which a kernel ran; None where it cannot tell."""

@@ -117,6 +117,7 @@ def row(cell: Cell, device: Device, ending: Ending) -> dict[str, Any]:
         traceback=None if ending.traceback is None else cut_paths(ending.traceback),
         exit_signal=ending.exit_signal,
         started_at=ending.started_at,
+        other_gpus_in_use=ending.other_gpus_in_use,
         telemetry=[{**sample, "time_s": sample["time_s"] - ending.requested_s} for sample in telemetry] or None,
     )
     windows = outcome.get("windows") or {}

@@ -188,6 +188,13 @@ COLUMNS: tuple[Column, ...] = (
         ("hostname", "str", "", "name of the host"),
         ("gpu_name", "str", "", "name of the GPU"),
         ("gpu_uuid", "str", "", "UUID of the GPU"),
+        (
+            "other_gpus_in_use",
+            "int",
+            "",
+            "other GPUs of the host, of those that NVML shows, with a CUDA process when the cell began or ended; null "
+            "where that cannot be told",
+        ),
         ("sm_count", "int", "", "streaming multiprocessors"),
         ("driver", "str", "", "version of the NVIDIA driver"),
         ("cuda", "str", "", "version of CUDA that the framework was built with"),

@@ -108,9 +108,9 @@ def test_the_floor_is_said_where_it_counts() -> None:
     assert f"{words.RULE} {words.HOST_RULE}" in latency(host).notes
 
 
-def graphs(kernels: int, timer: str = "graph", processes: int = 3) -> Derived:
+def graphs(kernels: int, timer: str = "graph", processes: int = 3, **columns: Any) -> Derived:
     """Two implementations 5 % and 0.7 us apart, known to 0.1 %."""
-    shared: dict[str, Any] = {"width": 0.001, "timer": timer, "kernel_count": kernels}
+    shared: dict[str, Any] = {"width": 0.001, "timer": timer, "kernel_count": kernels, **columns}
     times = {"fa2": 14e-3, "flex": 14.7e-3}
     return derive(
         [
@@ -131,6 +131,14 @@ def test_the_rule_of_graphs_is_said_where_it_counts() -> None:
         assert not any(rule in note for note in latency(without).notes for rule in (words.LEVEL_RULE, words.GAP_RULE))
     for rule in (words.LEVEL_RULE, words.GAP_RULE):
         assert any(rule in sentence for sentence in build.METHOD)
+
+
+@pytest.mark.parametrize(("others", "said"), [(None, False), (0, False), (3, True)])
+def test_that_other_gpus_were_in_use_is_said_of_a_graph(others: int | None, said: bool) -> None:
+    """Beside them its level may change; other timers have none."""
+    assert (f"{words.LEVEL_RULE} {words.BESIDE}" in latency(graphs(2, other_gpus_in_use=others)).notes) is said
+    for without in (graphs(2, timer="events", other_gpus_in_use=3), graphs(2, timer="kernel", other_gpus_in_use=3)):
+        assert not any(words.BESIDE in note for note in latency(without).notes)
 
 
 def test_tables_and_csv_know_a_tie_by_the_levels_of_a_graph() -> None:

@@ -28,7 +28,8 @@ class Ending:
     is the worker's, where it arrived, and then status, reason and traceback are the worker's too. Times are
     seconds of CLOCK_MONOTONIC, `started_at` is ISO 8601 in UTC, `phase` is the last one announced.
     Samples of `telemetry` hold records.TELEMETRY's keys and `throttle`, a list of reasons. `flags` are the slot's, for
-    the record; `looked_s` is what the slot took after `ended_s` to look for others on the GPU: no time of the cell.
+    the record, and `other_gpus_in_use` is the most that it saw before and after; `looked_s` is what it took after
+    `ended_s` to look for others: no time of the cell.
     """
 
     status: Status | None
@@ -44,6 +45,7 @@ class Ending:
     telemetry: list[dict[str, Any]]
     flags: frozenset[str] = frozenset()
     looked_s: float = 0.0
+    other_gpus_in_use: int | None = None
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Seen:
     was forked; `late`: the deadline for which the slot ended it; `stuck`: it ended with its zygote alone;
     `strays_left`: processes that resisted SIGKILL; `died`: the zygote ended by itself; `stopped`: the sweep
     ended; `oom`: the kernel's OOM killer struck meanwhile; `capped`: the outcome was larger than allowed.
-    `flags` and `looked_s` are Ending's.
+    `flags`, `looked_s` and `other_gpus_in_use` are Ending's.
     """
 
     started_at: str = ""
@@ -76,6 +78,7 @@ class Seen:
     telemetry: list[dict[str, Any]] = field(default_factory=list)
     flags: frozenset[str] = frozenset()
     looked_s: float = 0.0
+    other_gpus_in_use: int | None = None
 
     @property
     def exit_signal(self) -> str | None:
@@ -112,6 +115,7 @@ def decide(seen: Seen, *, cap_bytes: int) -> Ending:
         telemetry=seen.telemetry,
         flags=seen.flags,
         looked_s=seen.looked_s,
+        other_gpus_in_use=seen.other_gpus_in_use,
     )
 
 

@@ -1,4 +1,4 @@
-"""What else uses a slot's GPU, looked for while nothing of the sweep is alive there."""
+"""What else uses a slot's GPU, looked for while nothing of the sweep is alive there, and which others are in use."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ class Counters(Protocol):
 
     def utilization(self) -> int | None:
         """Per cent of the last while in which it computed; None where that cannot be told."""
+
+    def other_gpus_in_use(self) -> int | None:
+        """How many other GPUs processes have open; None where that cannot be told."""
 
 
 class Neighbours:
@@ -50,6 +53,10 @@ class Neighbours:
             self._say(f"{self._name} is used by {others} not this sweep's: cells get the flag foreign_process")
             self._told = True
         return count > 0
+
+    def others(self) -> int | None:
+        """How many other GPUs of the host are in use, by whomever; None where that cannot be told."""
+        return None if self._counters is None else self._counters.other_gpus_in_use()
 
     def _lasting(self, read: Callable[[], int | None], seconds: float, again_s: float) -> int:
         """The reading that is left after `seconds` without a 0; 0 as well where it cannot be told or the sweep ends."""

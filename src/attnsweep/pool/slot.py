@@ -114,14 +114,16 @@ class Slot:
         return ending.decide(seen, cap_bytes=limits.outcome_cap_bytes)
 
     def _watched(self, zygote: Zygote, cell: Cell) -> Seen:
-        """One attempt, and whether others had the device open just before or just after it."""
-        foreign = self._neighbours.foreign()
+        """One attempt, whether others had the device open just before or after it, and how many others were in use."""
+        foreign, others = self._neighbours.foreign(), [self._neighbours.others()]
         seen = self._attempt(zygote, cell)
         # What is stuck there would be taken for somebody else's.
         if not (foreign or seen.stopped or self.stuck):
             begin = time.monotonic()
             foreign = self._neighbours.foreign()
+            others.append(self._neighbours.others())
             seen.looked_s = time.monotonic() - begin
+        seen.other_gpus_in_use = max((number for number in others if number is not None), default=None)
         seen.flags = self._flags | ({"foreign_process"} if foreign else set())
         if zygote.interpreter != cell.interpreter:
             seen.flags |= {"spawned"}

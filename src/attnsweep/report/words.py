@@ -49,6 +49,11 @@ LEVEL_RULE = (
     "A call takes one of two times in a CUDA graph, and which one is chance: by a graph a win needs a difference above "
     f"{1e3 * LEVEL_MS:g} us for each kernel of the call that has more, however many processes there are."
 )
+#: And where the host was not this GPU's alone.
+BESIDE = (
+    "Other GPUs of the host were in use while some of these were measured, and beside them a call may go from one of "
+    "these times to the other."
+)
 #: And where CUPTI's times of the kernels rank a case.
 GAP_RULE = (
     "CUPTI's times of the kernels leave out what lies between those of a call, and may be longer than what these take "
@@ -157,7 +162,10 @@ def floor(section: Section) -> str:
     rules = [] if all(time.sure for time in times) else [RULE]
     rules += [HOST_RULE] if rules and any(case.timer == "host" for case in section.cases) else []
     left_open = {time.by_kernel for time in times if time.kernels}
-    rules += [rule for by_kernel, rule in ((False, LEVEL_RULE), (True, GAP_RULE)) if by_kernel in left_open]
+    if False in left_open:
+        beside = [one.number("other_gpus_in_use") for case in section.cases for one in case.ranked.values()]
+        rules += [LEVEL_RULE, *([BESIDE] if any(beside) else [])]
+    rules += [GAP_RULE] if True in left_open else []
     return " ".join(rules)
 
 
