@@ -69,12 +69,10 @@ _COLUMNS = [
 def read(sweep: str, scenario: str, direction: str = "fwd") -> dict[Label, Cases]:
     """The ok records of one scenario of a committed sweep, by label and case, without the ceilings."""
     found: dict[Label, Cases] = {}
-    file = pq.ParquetFile(RESULTS / sweep / "results.parquet")
-    held = [name for name in _COLUMNS if name in file.schema_arrow.names]
-    for row in file.read(columns=held).to_pylist():
+    for row in pq.read_table(RESULTS / sweep / "results.parquet", columns=_COLUMNS).to_pylist():
         its = (row["scenario"], row["direction"]) == (scenario, direction)
         if row["status"] == "ok" and its and not row["impl"].startswith("ceiling_"):
-            found.setdefault((row["impl"], row["compile"]), {})[row["case"]] = dict.fromkeys(_COLUMNS) | row
+            found.setdefault((row["impl"], row["compile"]), {})[row["case"]] = row
     return found
 
 
