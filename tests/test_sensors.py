@@ -114,7 +114,7 @@ def test_what_a_gpu_cannot_tell_is_none(nvml):
     reading = sensors.sample()
     assert [reading[key] for key in TELEMETRY[1:]] == [None] * 5
     assert reading["throttle"] == []
-    assert sensors.compute_processes() is sensors.utilization() is None
+    assert sensors.compute_processes() is sensors.utilization() is sensors.other_gpus_in_use() is None
 
 
 def test_processes_are_counted_and_not_told_apart(nvml):

@@ -199,7 +199,10 @@ class Sensors:
     def other_gpus_in_use(self) -> int | None:
         """How many other GPUs hold a compute context, of those that NVML shows; None where it cannot tell of one."""
         nvml, found = self._nvml, 0
-        for index in range(self._read(nvml.nvmlDeviceGetCount) or 0):
+        count = self._read(nvml.nvmlDeviceGetCount)
+        if count is None:
+            return None
+        for index in range(count):
             handle = self._read(nvml.nvmlDeviceGetHandleByIndex, index)
             uuid = None if handle is None else self._read(nvml.nvmlDeviceGetUUID, handle)
             if uuid is None:
