@@ -227,6 +227,9 @@ def status(what):
             jax.errors.JaxRuntimeError("INTERNAL: [cudnn_frontend] Error: No execution plans support the graph.")
         ),
         "XLA": lambda: raises(jax.errors.JaxRuntimeError("UNIMPLEMENTED: no such collective")),
+        "a precision": lambda: raises(
+            jax.errors.JaxRuntimeError("INVALID_ARGUMENT: Unsupported dot precision algorithm: 4")
+        ),
         "other words": lambda: raises(ValueError("the kernel's shared memory is not there")),
         "other words of cuDNN's": lambda: raises(jax.errors.JaxRuntimeError("INTERNAL: cuDNN found the graph odd")),
         "a stranger's": lambda: raises(RuntimeError("UNIMPLEMENTED: it exceeds available shared memory")),

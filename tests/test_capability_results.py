@@ -13,6 +13,7 @@ from attnsweep import capabilities
 
 TESTS = Path(__file__).parent
 SCRIPT = TESTS.parent / "benchmarks" / "capabilities.py"
+RESULTS = TESTS.parent / "docs" / "results" / "capabilities"
 #: A GPU without a GPU: cells that end as they are told, by implementation and case.
 PLUGIN = """
 import cell_runs
@@ -162,3 +163,11 @@ def test_a_file_of_other_tests_is_refused(tmp_path: Path) -> None:
     made = tables(str(tmp_path / "other.xml"))
     assert (made.returncode, made.stdout) == (1, "")
     assert "no question of tests/gpu/test_capabilities.py" in made.stderr
+
+
+def test_what_h200s_were_asked_is_told_as_it_was_recorded() -> None:
+    """docs/results/capabilities quotes what the script makes of the file beside it."""
+    told = RESULTS / "README.md"
+    made = tables(str(RESULTS / "h200.xml"))
+    assert made.returncode == 0, made.stderr
+    assert made.stdout in told.read_text()

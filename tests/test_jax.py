@@ -222,6 +222,7 @@ def test_a_completion_is_the_end_of_what_was_issued(there):
         ("CUDA's version", "unsupported"),
         ("cuDNN", "unsupported"),
         ("cuDNN before", "unsupported"),
+        ("a precision", "unsupported"),
         ("XLA", "unsupported"),
         ("other words", None),
         ("other words of cuDNN's", None),

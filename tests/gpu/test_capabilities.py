@@ -1,13 +1,13 @@
 """On a GPU: each implementation of conf/impl is right in what it claims, or says why it cannot.
 
 ATTNSWEEP_CAPABILITIES says how much is asked: 3,3 is three single questions and three pairs of each implementation, all
-is everything. `,i/n` after either is the i-th of n parts, for n GPUs; one process each, since several on one GPU take
-longer than one after the other:
+is everything. `,i/n` after either is the i-th of n parts, for n GPUs, and some processes each: most of a cell's time
+is its process's start. Ten on an H200 with 16 CPU cores answer a question a second.
 
-    CUDA_VISIBLE_DEVICES=0 ATTNSWEEP_CAPABILITIES=all,1/4 python -m pytest -m gpu tests/gpu/test_capabilities.py
+    CUDA_VISIBLE_DEVICES=0 ATTNSWEEP_CAPABILITIES=all,1/40 python -m pytest -m gpu tests/gpu/test_capabilities.py
 
-With --junitxml=1.xml each says how its questions ended, and `python benchmarks/capabilities.py 1.xml 2.xml 3.xml 4.xml`
-makes tables of that.
+With --junitxml=1.xml each says how its questions ended, and `python benchmarks/capabilities.py 1.xml 2.xml ...` makes
+tables of that; docs/results/capabilities has some.
 """
 
 import os

@@ -6,7 +6,7 @@ import jax
 
 from attnsweep.errors import Status, first_line
 
-#: What JAX, its Pallas kernels and cuDNN say, at the call, of a case that they cannot do, by the exception they raise:
+#: What JAX, its Pallas kernels, XLA and cuDNN say, at the call, of a case that they cannot do, by the exception raised:
 #: none of them has one of its own for that. What is worded otherwise is for the worker, an error in its own words.
 REFUSALS: dict[type[Exception], tuple[str, ...]] = {
     ValueError: (  # in 0.10.2, where a test looks them up; the first and the last also in 0.4.37
@@ -17,6 +17,7 @@ REFUSALS: dict[type[Exception], tuple[str, ...]] = {
     jax.errors.JaxRuntimeError: (
         "no supported engine for the graph",  # cuDNN, as XLA has it since 0.11, and before
         "No execution plans support the graph",
+        "Unsupported dot precision algorithm",  # XLA, of fp16 and one query: a product of one row
     ),
 }
 
