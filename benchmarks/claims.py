@@ -1,6 +1,7 @@
 """What the records of docs/results say of the studies' claims, as Markdown: python benchmarks/claims.py
 
-Every figure is computed from committed sweeps: `everything` (flux and llm), `mha_grid`, `mha_grid_jax` and `fusion`.
+Every figure is computed from committed sweeps: `everything` (flux and llm), `backward`, `mha_grid`, `mha_grid_jax` and
+`fusion`.
 README.md, docs/studies.md and the sweeps' own READMEs quote the tables; a test compares.
 """
 
@@ -242,6 +243,20 @@ def winners() -> list[str]:
     return table(["time / `fa2`'s", "prefill", "prefill, backward", "decode"], rows())
 
 
+def backward() -> list[str]:
+    """Backward passes of prefill, compiled where that changes them: each time over FlashAttention 2's and cuDNN's."""
+    found = read("backward", "prefill", "bwd")
+    shown = {f"`{impl}`": its for impl, its in as_run(found).items()}
+    shown |= {f"`{impl}` compiled": found[impl, "default"] for impl in ("triton_flash", "naive", "sdpa_math")}
+    against = [found["fa2", "eager"], found["sdpa_cudnn", "eager"]]
+
+    def rows() -> Iterator[list[str]]:
+        for name, its in sorted(shown.items(), key=lambda one: geometric_mean(ratios(one[1], against[0]))):
+            yield [name, *("1" if its is other else _against(its, other) for other in against), _rates(its)]
+
+    return table(["", "time / `fa2`'s", "time / `sdpa_cudnn`'s", "TFLOP/s"], rows())
+
+
 def winners_compiled() -> list[str]:
     """The same of the formulas, which compiling changes."""
     columns = [read("everything", name) for name in ("prefill", "decode")]
@@ -404,6 +419,7 @@ def _compiled_sweeps() -> dict[str, tuple[str, dict[Label, Cases]]]:
         "flux": ("default", flux),
         "flux, max_autotune": ("max_autotune", flux),
         "prefill": ("default", read("everything", "prefill")),
+        "prefill, backward": ("default", read("backward", "prefill", "bwd")),
         "decode": ("default", read("everything", "decode")),
         "mha_grid": ("default", read("mha_grid", "prefill")),
     }
@@ -446,7 +462,7 @@ def _mib(row: dict[str, Any]) -> str:
 
 TABLES = (
     *(overview, flux, compiled, compiled_libraries, fastest, winners, winners_compiled, decode, memory),
-    *(grid, grid_torch, formula, fusion, growth),
+    *(grid, grid_torch, formula, fusion, growth, backward),
 )
 
 
