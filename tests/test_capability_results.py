@@ -107,6 +107,19 @@ def test_a_sample_is_as_many_of_each(on_gpus: ModuleType) -> None:
     assert [one.id for one in on_gpus.parameters("2,1,2/2")] == sample[1::2]
 
 
+def test_what_was_answered_is_not_asked_again(on_gpus: ModuleType, tmp_path: Path) -> None:
+    """But what failed is, and what was not asked."""
+    told = '<properties><property name="status" value="{}" /></properties>'
+    every = {one.id for one in on_gpus.parameters("all")}
+    for status, again in (("ok", 0), ("unsupported", 0), ("error", 1), ("missing", 1)):
+        file = junit(tmp_path / f"{status}.xml", told.format(status))
+        left = [one.id for part in (1, 2) for one in on_gpus.parameters(f"all,{part}/2", file)]
+        assert len(left) == len(set(left)) == len(every) - 1 + again
+        assert ("naive-fp16" in left) == bool(again)
+    file = junit(tmp_path / "wrong.xml", told.format("ok") + '<failure message="not checked" />')
+    assert "naive-fp16" in {one.id for one in on_gpus.parameters("all", file)}
+
+
 @pytest.mark.parametrize("asked", ["", "3", "3,3,3", "all,0/4", "all,5/4", "all,1/0", "1/4", "every"])
 def test_what_is_asked_is_well_said(on_gpus: ModuleType, asked: str) -> None:
     """Anything else would ask less than was meant."""

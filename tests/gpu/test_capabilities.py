@@ -6,6 +6,7 @@ is its process's start. Ten on an H200 with 16 CPU cores answer a question a sec
 
     CUDA_VISIBLE_DEVICES=0 ATTNSWEEP_CAPABILITIES=all,1/40 python -m pytest -m gpu tests/gpu/test_capabilities.py
 
+ATTNSWEEP_ANSWERED=FILE leaves out what such a file has as correct or `unsupported`, to go on where time ended another.
 With --junitxml=1.xml each says how its questions ended, and `python benchmarks/capabilities.py 1.xml 2.xml ...` makes
 tables of that; docs/results/capabilities has some.
 """
@@ -13,6 +14,7 @@ tables of that; docs/results/capabilities has some.
 import os
 import random
 import re
+from xml.etree import ElementTree
 
 import pytest
 from cell_runs import run
@@ -24,14 +26,17 @@ pytestmark = pytest.mark.gpu
 IMPLS = capabilities.implementations()
 #: A cell is a process, and some compile in it.
 ASKED = os.environ.get("ATTNSWEEP_CAPABILITIES", "3,3")
+ANSWERED = os.environ.get("ATTNSWEEP_ANSWERED")
 #: What of an implementation's own is too old for the compilers of today: it may fail there, and by no other word.
 OUTDATED = {"fa2_triton": "trans_b"}
 #: Several blocks of any kernel.
 TOKENS = 512
 
 
-def parameters(asked):
-    """What each implementation claims on an H200, as much of it as `asked` says, the same each time."""
+def parameters(asked, answered=None):
+    """What each implementation claims on an H200, as much of it as `asked` says, the same each time, without those that
+    the junit file `answered` has as right.
+    """
     said = re.fullmatch(r"(?:all|(\d+),(\d+))(?:,(\d+)/(\d+))?", asked)
     part, parts = (int(said[3] or 1), int(said[4] or 1)) if said else (0, 0)
     if not 1 <= part <= parts:
@@ -44,7 +49,21 @@ def parameters(asked):
             most = len(claimed) if count is None else min(int(count), len(claimed))
             for questions in random.Random(name).sample(claimed, most):
                 found.append(pytest.param(name, cases[questions], id=f"{name}-{' + '.join(questions)}"))
-    return found[part - 1 :: parts]
+    right = set() if answered is None else _right(answered)
+    return [one for one in found if one.id not in right][part - 1 :: parts]
+
+
+def _right(path):
+    """The questions that a junit file has as correct or unsupported."""
+    return {
+        test.get("name").partition("[")[2][:-1]
+        for test in ElementTree.parse(path).iter("testcase")
+        if any(
+            one.get("name") == "status" and one.get("value") in ("ok", "unsupported") for one in test.iter("property")
+        )
+        and test.find("failure") is None
+        and test.find("error") is None
+    }
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +73,7 @@ def device():
 
 
 @pytest.mark.timeout(600)  # FlashInfer compiles for up to a minute, autotuning takes longer
-@pytest.mark.parametrize(("name", "case"), parameters(ASKED))
+@pytest.mark.parametrize(("name", "case"), parameters(ASKED, ANSWERED))
 def test_what_is_claimed_is_correct_or_unsupported_with_a_reason(name, case, device, record_property):
     """Never incorrect, never an error; what is not installed, or refuses this GPU, is skipped."""
 
