@@ -287,11 +287,15 @@ def test_uv_is_this_environments_or_the_first_on_the_path(tmp_path: Path, monkey
         ({"requirements": ["a"], "python_version": 3.1}, 'python_version must be a version in quotes such as "3.11"'),
         ({"requirements": ["a"], "python_version": "--help"}, "python_version must be a version"),
         ({"requirements": ["a"], "python": "/usr/bin/python3"}, "exclude each other"),
+        ({"requirements": ["a", "-r /tmp/b.txt"]}, "'-r /tmp/b.txt', but .* write out what that says"),
+        ({"requirements": [" --requirement=/tmp/b.txt"]}, "write out what that says"),
+        ({"requirements": ["a", "-c /tmp/b.txt"]}, "write out what that says"),
+        ({"requirements": ["a", "--constraint /tmp/b.txt"]}, "write out what that says"),
         ({"python_version": "3.11"}, "goes with env.requirements"),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused(env: dict[str, Any], words: str) -> None:
-    """3.10 without quotes would be 3.1."""
+    """3.10 without quotes would be 3.1; a file that is edited would leave the environment as it was."""
     one = impl("a", env=env)
 
     def read() -> None:

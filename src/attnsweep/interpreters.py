@@ -13,6 +13,9 @@ from attnsweep.errors import ConfigError
 from attnsweep.frameworks import PRELOAD, PRELOAD_COMPILE
 from attnsweep.uvenv import Recipe
 
+#: How a line of a requirements file begins that reads another file.
+_INCLUDING = ("-r", "-c", "--requirement", "--constraint")
+
 
 @dataclass(frozen=True)
 class Interpreter:
@@ -87,6 +90,12 @@ def _recipe(impl: Mapping[str, Any], framework: str, kind: str) -> Recipe | None
     if env.get("python") is not None:
         raise ConfigError(
             f"impl {impl['name']}: env.python and env.requirements exclude each other; null takes the place of either"
+        )
+    including = next((line for line in requirements if line.lstrip().startswith(_INCLUDING)), None)
+    if including is not None:
+        raise ConfigError(
+            f"impl {impl['name']}: env.requirements has {including!r}, but an environment is known by its own lines "
+            "and would not follow a file: write out what that says"
         )
     ours = [*PRELOAD[framework], *(["cupti-python"] if kind == "cuda" else [])]
     return uvenv.recipe([*requirements, *ours], python_version)
