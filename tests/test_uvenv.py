@@ -291,11 +291,15 @@ def test_uv_is_this_environments_or_the_first_on_the_path(tmp_path: Path, monkey
         ({"requirements": [" --requirement=/tmp/b.txt"]}, "write out what that says"),
         ({"requirements": ["a", "-c /tmp/b.txt"]}, "write out what that says"),
         ({"requirements": ["a", "--constraint /tmp/b.txt"]}, "write out what that says"),
+        ({"python": ""}, "python must be the path of an interpreter, not ''"),
+        ({"python": " "}, "python must be the path of an interpreter"),
         ({"python_version": "3.11"}, "goes with env.requirements"),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused(env: dict[str, Any], words: str) -> None:
-    """3.10 without quotes would be 3.1; a file that is edited would leave the environment as it was."""
+    """3.10 without quotes would be 3.1, no path the working folder; an edited file would leave the environment as it
+    was.
+    """
     one = impl("a", env=env)
 
     def read() -> None:

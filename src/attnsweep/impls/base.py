@@ -37,6 +37,10 @@ def _requirements(value: Any) -> bool:
     return _texts(value) and all(one.strip() and one.isprintable() for one in value)
 
 
+def _path(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable() and value.strip() != ""
+
+
 def _python_version(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"3\.\d+(\.\d+)?t?", value) is not None
 
@@ -79,7 +83,7 @@ SUPPORTS: dict[str, tuple[Callable[[Any], bool], str]] = {
 #: Those of them that no case changes.
 HARDWARE = ("devices", "min_compute_capability", "max_compute_capability")
 ENV: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "python": (lambda value: isinstance(value, str) and value.isprintable(), "the path of an interpreter"),
+    "python": (_path, "the path of an interpreter"),
     "requirements": (_requirements, "a list of lines of a requirements file"),
     "python_version": (_python_version, 'a version in quotes such as "3.11"'),
     "variables": (lambda value: isinstance(value, dict), "a mapping of names to values"),
