@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, Callable
 
 from attnsweep.devices import Device
-from attnsweep.interpreters import Interpreter
+from attnsweep.interpreters import TOKEN_VARIABLE, Interpreter
 from attnsweep.plan import Cell
 from attnsweep.pool import Pool, locks
 from attnsweep.pool.ending import Ending
-from attnsweep.pool.warm import TOKEN_VARIABLE
 
 #: Set in the environment of everything that a test starts, so that its processes are told from all others.
 MARKER = "ATTNSWEEP_TEST_MARKER"

@@ -599,7 +599,7 @@ def test_a_zygote_has_a_place_for_the_disk_cache(monkeypatch, users):
     if users:
         monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", users)
     where = interpreters.interpreter(interpreters.host(yaml_of("jax_xla"), "fork", "cpu"), compiles=False)
-    found = pyenv.environment(where, Path("/imports"))["JAX_COMPILATION_CACHE_DIR"]
+    found = pyenv.environment(where, Path("/imports"), "a token")["JAX_COMPILATION_CACHE_DIR"]
     assert found == users if users else "attnsweep_jax_" in found
 
 

@@ -16,7 +16,7 @@ import pytest
 from attnsweep import environment, impls, planning
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError, Status
-from attnsweep.interpreters import Interpreter, why_unusable
+from attnsweep.interpreters import RESERVED, Interpreter, why_unusable
 from attnsweep.plan import Outcome
 from attnsweep.records import Record
 from plans import make, only
@@ -279,6 +279,14 @@ def test_variables_make_another_interpreter(tmp_path: Path) -> None:
     assert found == {Interpreter(sys.executable, (("A", "x"), ("B", "2")), ("numpy", "torch"), own=True)}
     with pytest.raises(ConfigError, match=r"env\.variables\.A"):
         only(tmp_path, replace(one, impl=impl("a", env={"variables": {"A": [1]}})))
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED))
+def test_a_variable_that_attnsweep_sets_itself_is_refused(tmp_path: Path, name: str) -> None:
+    """The record would say that the cell had it."""
+    one = combination("a", impl=impl("a", env={"variables": {"B": 2, name: "1"}}), scenario=one_case())
+    with pytest.raises(ConfigError, match=rf"impl a: env\.variables\.{name} cannot be set: attnsweep itself sets A"):
+        only(tmp_path, one)
 
 
 @pytest.fixture

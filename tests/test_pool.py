@@ -17,6 +17,7 @@ import pytest
 import processes
 from attnsweep.devices import Device
 from attnsweep.errors import AttnsweepError, Status
+from attnsweep.interpreters import RESERVED
 from attnsweep.pool import Pool, Queue, neighbours, slot
 from processes import BARE, cell, survivors, sweep
 
@@ -387,6 +388,18 @@ def test_each_interpreter_has_its_variables(tmp_path):
     assert [one["environ"].get("ATTNSWEEP_FAKE") for one in seen] == ["a", "b", "a", None]
     assert seen[0]["environ"]["OPENBLAS_NUM_THREADS"] == "3"
     assert seen[0]["zygote"] == seen[2]["zygote"] != seen[1]["zygote"]
+
+
+def test_a_cell_has_every_variable_that_its_implementation_may_set(tmp_path):
+    """Whatever else is set for a cell gives way to them; PYTHONPATH is put together."""
+    ours = sweep(tmp_path, cell("look"))["look"].outcome["columns"]["environ"]
+    changed = {name for name, value in ours.items() if os.environ.get(name) != value} | {"OPENBLAS_NUM_THREADS"}
+    assert changed >= RESERVED
+    theirs = {name: f"/{name}" for name in changed - RESERVED - {"PYTHONPATH"}}
+    assert {"TORCHINDUCTOR_CACHE_DIR", "JAX_COMPILATION_CACHE_DIR"} <= set(theirs)
+    one = dataclasses.replace(BARE, variables=tuple(theirs.items()))
+    seen = sweep(tmp_path, cell("look", interpreter=one))["look"].outcome["columns"]["environ"]
+    assert {name: seen[name] for name in theirs} == theirs
 
 
 def test_the_working_folder_is_not_imported_from(tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ def test_the_own_interpreter_inherits_the_users_path_made_absolute(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f"relative::{os.sep}absolute")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/lib/of/users")
-    found = pyenv.environment(OWN, Path("/imports"))
+    found = pyenv.environment(OWN, Path("/imports"), "a token")
     assert found["PYTHONPATH"] == f"/imports:{tmp_path}/relative:/absolute"
     assert found["LD_LIBRARY_PATH"] == "/lib/of/users"
     assert "PYTHONNOUSERSITE" not in found or "PYTHONNOUSERSITE" in os.environ
@@ -80,7 +80,7 @@ def test_a_foreign_interpreter_gets_nothing_of_the_parents_python(monkeypatch):
     """Neither packages nor homes; its own variables, but not a path that would hide attnsweep."""
     for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
         monkeypatch.setenv(name, "/parents")
-    found = pyenv.environment(FOREIGN, Path("/imports"))
+    found = pyenv.environment(FOREIGN, Path("/imports"), "a token")
     assert found["PYTHONPATH"] == "/imports:/theirs"
     assert found["PYTHONNOUSERSITE"] == "1"
     assert found["A"] == "1"
@@ -98,7 +98,7 @@ def test_openblas_has_one_thread_in_the_zygote_and_the_users_in_the_child(monkey
     else:
         monkeypatch.setenv("OPENBLAS_NUM_THREADS", users)
     interpreter = Interpreter("/usr/bin/python3", variables, (), True)
-    assert pyenv.environment(interpreter, Path("/imports"))["OPENBLAS_NUM_THREADS"] == "1"
+    assert pyenv.environment(interpreter, Path("/imports"), "a token")["OPENBLAS_NUM_THREADS"] == "1"
     assert pyenv.restored(interpreter) == {"OPENBLAS_NUM_THREADS": childs}
 
 
@@ -110,7 +110,7 @@ def test_the_compilers_cache_is_named_and_the_users_where_set(tmp_path, monkeypa
     else:
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", users)
     monkeypatch.setenv("LOGNAME", "a/b:c")
-    found = pyenv.environment(OWN, Path("/imports"))["TORCHINDUCTOR_CACHE_DIR"]
+    found = pyenv.environment(OWN, Path("/imports"), "a token")["TORCHINDUCTOR_CACHE_DIR"]
     assert found == (users or str(tmp_path / "torchinductor_a_b_c"))
 
 
@@ -120,4 +120,4 @@ def test_the_compilers_cache_is_where_torch_itself_would_put_it(monkeypatch):
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    assert pyenv.environment(OWN, Path("/imports"))["TORCHINDUCTOR_CACHE_DIR"] == default_cache_dir()
+    assert pyenv.environment(OWN, Path("/imports"), "a token")["TORCHINDUCTOR_CACHE_DIR"] == default_cache_dir()

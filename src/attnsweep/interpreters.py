@@ -16,6 +16,29 @@ from attnsweep.uvenv import Recipe
 #: How a line of a requirements file begins that reads another file.
 _INCLUDING = ("-r", "-c", "--requirement", "--constraint")
 
+#: In the environment of a zygote from its start, and so of everything below it, daemons too.
+TOKEN_VARIABLE = "ATTNSWEEP_ZYGOTE"
+
+
+def set_for_zygote(token: str) -> dict[str, str]:
+    """The variables that attnsweep sets in a zygote's environment, over those of anybody else."""
+    return {
+        # With it importing torch's compiler does not initialise CUDA, which no forked child survives.
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+        # Importing torch's compiler beside a CUDA build of triton starts a pool of compile workers with a thread.
+        "TORCH_WARM_POOL": "0",
+        TOKEN_VARIABLE: token,
+    }
+
+
+def set_for_cell(visible: str, temporary: str) -> dict[str, str]:
+    """The variables that it sets in each cell's besides: the one device that is seen, the folder that goes with it."""
+    return {"CUDA_VISIBLE_DEVICES": visible, "TMPDIR": temporary}
+
+
+#: What `env.variables` could name to no effect.
+RESERVED = frozenset({**set_for_zygote(""), **set_for_cell("", "")})
+
 
 @dataclass(frozen=True)
 class Interpreter:
@@ -63,6 +86,9 @@ def host(impl: Mapping[str, Any], isolation: str, kind: str) -> Host:
             raise ConfigError(f"impl {impl['name']}: env.variables.{key} must be text or a number, not {value!r}")
         if not key or "=" in key or "\0" in f"{key}{value}":
             raise ConfigError(f"impl {impl['name']}: env.variables has {key!r}, which no environment can hold")
+        if key in RESERVED:
+            names = ", ".join(sorted(RESERVED))
+            raise ConfigError(f"impl {impl['name']}: env.variables.{key} cannot be set: attnsweep itself sets {names}")
     python = env.get("python")
     if python is not None and not isinstance(python, str):
         raise ConfigError(f"impl {impl['name']}: env.python must be an interpreter's path, not {python!r}")

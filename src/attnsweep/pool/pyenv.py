@@ -10,19 +10,17 @@ import tempfile
 from pathlib import Path
 
 from attnsweep.errors import ConfigError
-from attnsweep.interpreters import Interpreter
+from attnsweep.interpreters import Interpreter, set_for_zygote
 
-#: One OpenBLAS thread makes "exactly one thread after preloading" a sharp guard; with the NVML check,
-#: importing torch's compiler does not initialise CUDA, which no forked child survives.
+#: One OpenBLAS thread makes "exactly one thread after preloading" a sharp guard.
 _OPENBLAS = "OPENBLAS_NUM_THREADS"
-_NVML_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
 
 #: What of the parent's environment would mislead another interpreter.
 _FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
 
 
-def environment(interpreter: Interpreter, folder: Path) -> dict[str, str]:
-    """The environment that a zygote of `interpreter` starts with; `folder` is the import folder.
+def environment(interpreter: Interpreter, folder: Path, token: str) -> dict[str, str]:
+    """The environment that a zygote of `interpreter` starts with; `folder` is the import folder, `token` its mark.
 
     The parent's own interpreter inherits everything; another one is kept from the parent's packages.
     """
@@ -39,10 +37,8 @@ def environment(interpreter: Interpreter, folder: Path) -> dict[str, str]:
     # Relative entries mean the parent's working folder, which the zygote does not start in.
     users = [os.path.abspath(entry) for entry in variables.get("PYTHONPATH", "").split(":") if entry]
     variables["PYTHONPATH"] = ":".join([str(folder), *users])
-    variables[_OPENBLAS] = variables[_NVML_CHECK] = "1"
-    # Importing torch's compiler beside a CUDA build of triton starts a pool of compile workers with a thread.
-    variables["TORCH_WARM_POOL"] = "0"
-    return variables
+    variables[_OPENBLAS] = "1"
+    return variables | set_for_zygote(token)
 
 
 def restored(interpreter: Interpreter) -> dict[str, str | None]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from attnsweep.devices import Device, Sensors
 from attnsweep.errors import Status
-from attnsweep.interpreters import Interpreter, why_unusable
+from attnsweep.interpreters import Interpreter, set_for_cell, why_unusable
 from attnsweep.plan import Cell
 from attnsweep.pool import ending, pyenv, scratch
 from attnsweep.pool.attempt import Attempt
@@ -163,16 +163,12 @@ class Slot:
             temporary.discard()
 
     def _request(self, cell: Cell, temporary: str) -> dict[str, Any]:
-        variables: dict[str, str | None] = {
-            **pyenv.restored(cell.interpreter),
-            "CUDA_VISIBLE_DEVICES": self.device.uuid if self.device.kind == "cuda" else "",
-            "TMPDIR": temporary,
-        }
+        visible = self.device.uuid if self.device.kind == "cuda" else ""
         return {
             "id": cell.id,
             "payload": cell.payload,
             "seed": int(cell.payload.get("seed", 0)),
-            "env": variables,
+            "env": {**pyenv.restored(cell.interpreter), **set_for_cell(visible, temporary)},
             "cwd": self._shared.cwd,
         }
 

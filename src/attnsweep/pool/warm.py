@@ -17,12 +17,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from attnsweep.interpreters import Interpreter
+from attnsweep.interpreters import TOKEN_VARIABLE, Interpreter
 from attnsweep.pool import pyenv
 from attnsweep.pool.interrupt import Stop
-
-#: In the environment of a zygote from its start, and so of everything below it, daemons too.
-TOKEN_VARIABLE = "ATTNSWEEP_ZYGOTE"
 
 _PACKET_BYTES = 1 << 20
 #: How long a zygote may take to kill its cell and end, once its socket is closed, before it is killed itself.
@@ -50,7 +47,7 @@ class Zygote:
         self._token = secrets.token_hex(16)
         self.log_path = log_folder / f"zygote-{self._token[:8]}.log"
         folder = pyenv.import_folder()
-        environment = pyenv.environment(interpreter, folder) | {TOKEN_VARIABLE: self._token}
+        environment = pyenv.environment(interpreter, folder, self._token)
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs, self.log_path.open("ab") as log:
