@@ -8,7 +8,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from attnsweep.errors import Status, first_line, said
+from attnsweep.errors import Status, first_line, last_line, said
 from attnsweep.frameworks.torch import Torch
 
 PLACE = "at 118:14:\n    q = tl.load(q_ptr)\n    qk = tl.dot(q, k, trans_b=True)\n              ^\n"
@@ -105,3 +105,21 @@ def test_a_message_as_long_as_a_program_is_looked_at_in_part():
     begun = time.perf_counter()
     assert said(RuntimeError("at 12:30:\n" * 1_000_000))
     assert time.perf_counter() - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("first\n  last \n\n", "last"),
+        ("Fatal Python error: why\n\nCurrent thread 0x0 (most recent call first):\n  <no Python frame>\n", None),
+        (
+            "Fatal Python error: why\n\nThread 0x0 (most recent call first):\n  File\n\nCurrent thread 0x1:\n  File",
+            None,
+        ),
+        ("x" * 1000, "x" * 200),
+        (" \n", ""),
+    ],
+)
+def test_the_last_line_is_above_the_stacks(text, expected):
+    """Of what a program said before it died."""
+    assert last_line(text) == ("Fatal Python error: why" if expected is None else expected)

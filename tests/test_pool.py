@@ -156,7 +156,7 @@ def test_a_zygote_that_dies_twice_while_importing_is_a_crash_for_all(tmp_path, s
     deadly = dataclasses.replace(BARE, preload=("deadly",))
     ends = sweep(tmp_path, *(cell("ok", name=f"c{number}", interpreter=deadly) for number in range(3)))
     assert {end.status for end in ends.values()} == {Status.CRASHED}
-    assert ends["c0"].reason.startswith("its zygote died twice before it was ready")
+    assert ends["c0"].reason == f"its zygote died twice before it was ready ({sys.executable}): about to die"
     assert ends["c0"].traceback == "about to die"
     assert starts == [deadly, deadly]
 

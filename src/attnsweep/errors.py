@@ -94,6 +94,8 @@ class CompileError(CellError):
 
 #: Characters of a message that are looked at: a compiler may hand on a whole source.
 _LONGEST = 20_000
+#: And of a line that a program said last.
+_LINE = 200
 
 #: Where in its source Triton's compiler met what is wrong: a position, the lines up to it, and a caret below the last.
 _PLACE = re.compile(r"at \d+:\d+:\n(?:(?:.*\n)*?\s*\^|\s*<source \w+>)[ ]*(?:\n|$)")
@@ -121,3 +123,13 @@ def first_line(text: str) -> str:
     """The first line that is not blank, with the next where it only announces that."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else "no message"
+
+
+#: Where an interpreter that dies begins to print the stacks of its threads.
+_STACKS = re.compile(r"^(?:Current thread|Thread) 0x", re.MULTILINE)
+
+
+def last_line(text: str) -> str:
+    """The last line that is not blank, above the stacks that a dying interpreter prints; empty without one."""
+    lines = [line.strip() for line in _STACKS.split(text, maxsplit=1)[0].splitlines() if line.strip()]
+    return lines[-1][:_LINE] if lines else ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from attnsweep.devices import Device, Sensors
-from attnsweep.errors import Status
+from attnsweep.errors import Status, last_line
 from attnsweep.interpreters import Interpreter, set_for_cell, why_unusable
 from attnsweep.plan import Cell
 from attnsweep.pool import ending, pyenv, scratch
@@ -244,7 +244,8 @@ class Slot:
         if start is Start.LATE:
             seconds = shared.limits.ready_timeout_s
             return Refusal(Status.ERROR, f"{python} was not ready for cells within {seconds:g} s", words)
-        return Refusal(Status.CRASHED, f"its zygote died twice before it was ready ({python})", words)
+        said = f": {last_line(words)}" if words else ""
+        return Refusal(Status.CRASHED, f"its zygote died twice before it was ready ({python}){said}", words)
 
     def _end(self, interpreter: Interpreter, *, kill: bool = False, cell: int | None = None) -> None:
         left = self._warm.pop(interpreter).close(kill=kill, cell=cell)
