@@ -128,7 +128,7 @@ def test_yaml_that_is_wrong_costs_its_own_row(told: Told, tmp_path: Path) -> Non
     assert "no such key: suports" in row(found, "typo")
     assert "syntax.yaml" in row(found, "syntax")
     assert "nosuchmodule.Class cannot be imported" in row(found, "classless")
-    assert "/bin/true is not a working Python" in row(found, "notapython")
+    assert "/bin/true is no Python 3.9 or newer that runs: it said nothing" in row(found, "notapython")
     assert len(found.splitlines()) == len(told().splitlines()) + 4
 
 

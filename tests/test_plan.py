@@ -16,7 +16,7 @@ import pytest
 from attnsweep import environment, impls, planning
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError, Status
-from attnsweep.interpreters import RESERVED, Interpreter, why_unusable
+from attnsweep.interpreters import RESERVED, Interpreter, why_missing, why_unusable
 from attnsweep.plan import Outcome
 from attnsweep.records import Record
 from plans import make, only
@@ -346,15 +346,39 @@ def test_an_absent_interpreter_costs_its_own_cells_only(tmp_path: Path) -> None:
         assert str(python) in why
 
 
-def test_an_interpreter_that_is_none_is_a_mistake_said_in_a_sentence(tmp_path: Path) -> None:
-    """A program that is no Python."""
-    for python, said in (
-        (Path("/bin/false"), "not a working Python"),
-        (Path("/bin/echo"), "not a working Python"),
-    ):
-        with pytest.raises(ConfigError, match=said) as caught:
-            only(tmp_path, combination(impl=impl("a", env={"python": str(python)}), scenario=one_case()))
-        assert str(python) in str(caught.value)
+#: Programs that are no Python that runs, and what is said of them.
+NO_PYTHON = {
+    "an error": ("echo an error >&2; exit 1", "is no Python 3.9 or newer that runs: an error"),
+    "text": ("echo a banner", "is no Python 3.9 or newer that runs: a banner"),
+    "another answer": ("echo '{}'", "is no Python 3.9 or newer that runs: {}"),
+    "silence": ("exit 0", "is no Python 3.9 or newer that runs: it said nothing"),
+    "a hang": ("exec sleep 600", "did not answer within 0.2 s"),
+    "no standard library": (
+        f"PYTHONHOME=/nowhere exec {sys.executable} -c 0",
+        "is no Python 3.9 or newer that runs: ModuleNotFoundError: No module named 'encodings'",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NO_PYTHON)
+def test_an_interpreter_that_does_not_answer_costs_its_own_cells_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """They are known to be missing, in one sentence."""
+    script, said = NO_PYTHON[kind]
+    if kind == "a hang":
+        monkeypatch.setattr(environment, "_ASK_S", 0.2)
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    several = [
+        combination("gone", impl=impl("gone", env={"python": str(python)}, distribution="x"), scenario=one_case()),
+        combination("here", scenario=one_case()),
+    ]
+    cells = {cell.columns["impl"]: cell for cell in make(tmp_path, *several).cells}
+    whys = {name: why_missing(cell.payload["impl"], cell.interpreter) for name, cell in cells.items()}
+    assert whys == {"gone": f"{python} {said}", "here": None}
+    assert cells["gone"].columns["impl_version"] is None
 
 
 @pytest.mark.parametrize(("compile", "seconds"), [(EAGER, 0.0), (DEFAULT, 180.0), (MAX_AUTOTUNE, 600.0)])

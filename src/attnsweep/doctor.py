@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,11 +190,11 @@ def look(name: str, impl: dict[str, Any], device: Device) -> Finding:
     try:
         impls.bind(impl)
         where = interpreters.host(impl, "fork", device.kind)
-        (version,) = interpreters.versions([impl], [where])
+        (version,), silent = interpreters.versions([impl], [where])
     except ConfigError as error:
         return _broken(name, str(error))
     hardware = impls.why_not_on(impl, device)
-    library = _why_missing(impl, where, version)
+    library = _why_missing(impl, replace(where, missing=silent.get(where)), version)
     whys = [why for why in (hardware, library) if why is not None]
     available, described = "no" if whys else "yes", "own"
     if where.recipe is not None:

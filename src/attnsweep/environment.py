@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from attnsweep.devices import Device
-from attnsweep.errors import ConfigError
+from attnsweep.errors import last_line
 
 #: A foreign interpreter that has not named its versions by then is taken to be broken.
 _ASK_S = 60.0
@@ -62,13 +62,14 @@ def own_version(distribution: str) -> str | None:
         return None
 
 
-def foreign_versions(python: str, variables: Mapping[str, str], distributions: Iterable[str]) -> dict[str, str | None]:
-    """The versions of `distributions` in another interpreter, asked in one call; None for those not
-    installed.
+def foreign_versions(
+    python: str, variables: Mapping[str, str], distributions: Iterable[str]
+) -> dict[str, str | None] | str:
+    """The versions of `distributions` in another interpreter, asked in one call, None for those not installed; or why
+    it does not answer as a Python.
 
     It is asked as a cell would run in it: without this process's PYTHONPATH, with `variables` set. Where `python`
-    is no executable file nothing is installed: its cells end as missing (`interpreters` says why), and the others run.
-    Raises ConfigError where it does not answer as a Python.
+    is no executable file nothing is installed (`interpreters` says why).
     """
     names = sorted(set(distributions))
     if not (os.path.isfile(python) and os.access(python, os.X_OK)):
@@ -85,15 +86,15 @@ def foreign_versions(python: str, variables: Mapping[str, str], distributions: I
             stdin=subprocess.DEVNULL,
             env={**environment, "PYTHONNOUSERSITE": "1", **variables},
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ConfigError(f"env.python: {python} did not answer: {error}") from None
+    except subprocess.TimeoutExpired:
+        return f"{python} did not answer within {_ASK_S:g} s"
+    except OSError as error:
+        return f"{python} cannot be started: {error.strerror}"
     try:
-        found: dict[str, str | None] = json.loads(answer.stdout)
+        found = json.loads(answer.stdout)
     except json.JSONDecodeError:
-        lines = answer.stderr.strip().splitlines()
-        raise ConfigError(
-            f"env.python: {python} is not a working Python: {lines[-1][:100] if lines else 'it said nothing'}"
-        ) from None
-    if not isinstance(found, dict) or set(found) != set(names):
-        raise ConfigError(f"env.python: {python} is not a working Python: it answered {answer.stdout[:80]!r}")
-    return found
+        found = None
+    if isinstance(found, dict) and set(found) == set(names):
+        return found
+    said = last_line(answer.stderr) or last_line(answer.stdout) or "it said nothing"
+    return f"{python} is no Python 3.9 or newer that runs: {said}"

@@ -141,6 +141,8 @@ def why_missing(impl: dict[str, Any], where: Host | Interpreter) -> str | None:
     """Why an implementation cannot run where it is meant to, or None; of another interpreter only whether it exists, or
     can be built, and nothing where variables of its own may show what is not seen from here.
     """
+    if where.missing is not None:
+        return where.missing
     if where.own:
         hidden = any(name == "HOME" or name.startswith("PYTHON") for name, _ in where.variables)
         return None if hidden else impls.why_missing(impl)
@@ -168,21 +170,27 @@ def build(wanted: Mapping[Host, str], say: Callable[[str], None]) -> dict[Host, 
     return {where: why for where, why in whys.items() if why is not None}
 
 
-def versions(implementations: Sequence[Mapping[str, Any]], hosts: Sequence[Host]) -> list[str | None]:
-    """The version of each implementation's distribution where it runs; each environment is asked once.
+def versions(
+    implementations: Sequence[Mapping[str, Any]], hosts: Sequence[Host]
+) -> tuple[list[str | None], dict[Host, str]]:
+    """The version of each implementation's distribution where it runs, and why those hosts that do not answer cannot
+    be had; each environment is asked once.
 
-    None where it names no distribution, or where that is not installed. Raises ConfigError for a foreign
-    interpreter that does not answer.
+    None where an implementation names no distribution, or where that is not installed.
     """
     pairs = [(impl.get("distribution"), where) for impl, where in zip(implementations, hosts, strict=True)]
     wanted: dict[tuple[str, tuple[tuple[str, str], ...]], set[str]] = {}
     for distribution, where in pairs:
         if not where.own:
             wanted.setdefault((where.python, where.variables), set()).update(filter(None, [distribution]))
-    foreign = {key: environment.foreign_versions(key[0], dict(key[1]), names) for key, names in wanted.items()}
+    answers = {key: environment.foreign_versions(key[0], dict(key[1]), names) for key, names in wanted.items()}
     names_here = {name for name, where in pairs if name is not None and where.own}
     own = {name: environment.own_version(name) for name in names_here}
-    return [
-        None if name is None else own[name] if where.own else foreign[where.python, where.variables][name]
-        for name, where in pairs
-    ]
+    found: list[str | None] = []
+    whys: dict[Host, str] = {}
+    for name, where in pairs:
+        answer = own if where.own else answers[where.python, where.variables]
+        if isinstance(answer, str):
+            whys[where] = answer
+        found.append(None if name is None or isinstance(answer, str) else answer[name])
+    return found, whys

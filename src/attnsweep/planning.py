@@ -35,8 +35,7 @@ def make(
     It writes nothing, but unless `dry_run` is set it builds the environments in which a cell is to run, and tells
     `say` so: what they hold is part of a cell's identity. `say` also hears what was asked for to no effect.
 
-    Raises ConfigError where GPUs of several kinds are mixed, an environment's interpreter does not answer, or no
-    cell is left to run or record.
+    Raises ConfigError where GPUs of several kinds are mixed, or no cell is left to run or record.
     """
     device = _one_kind(devices)
     replicates = max((int(one.timing["replicates"]) for one in combinations), default=0)
@@ -90,10 +89,13 @@ def _drafts(settings: Settings, combinations: Sequence[Combination], device: Dev
 def _versioned(settings: Settings, drafts: Sequence[Draft], say: Callable[[str], None]) -> list[Draft]:
     """The drafts with their versions, and with why an environment cannot be had."""
     wanted = {draft.host: str(draft.combination.impl["name"]) for draft in drafts if draft.unsupported is None}
-    refused = {} if settings.dry_run else build(wanted, say)
-    hosts = [replace(draft.host, missing=refused.get(draft.host)) for draft in drafts]
-    found = versions([draft.combination.impl for draft in drafts], hosts)
-    return [replace(one, host=where, version=version) for one, where, version in zip(drafts, hosts, found, strict=True)]
+    unbuilt = {} if settings.dry_run else build(wanted, say)
+    found, silent = versions([draft.combination.impl for draft in drafts], [draft.host for draft in drafts])
+    whys = {**silent, **unbuilt}
+    return [
+        replace(draft, host=replace(draft.host, missing=whys.get(draft.host)), version=version)
+        for draft, version in zip(drafts, found, strict=True)
+    ]
 
 
 def _ordered(settings: Settings, drafts: Sequence[Draft], device: Device) -> list[Cell]:

@@ -18,8 +18,7 @@ import pytest
 
 import processes
 from aftermath import among, good, of, remains, strays
-from attnsweep import planning, recording
-from attnsweep.errors import ConfigError
+from attnsweep import interpreters, planning, recording
 from attnsweep.interpreters import Interpreter
 from attnsweep.pool import Pool, slot
 from attnsweep.pool.warm import Zygote
@@ -336,17 +335,18 @@ NO_PYTHON = {
 
 @pytest.mark.parametrize("kind", NO_PYTHON)
 def test_a_program_that_is_no_python_of_ours(tmp_path, observe, kind):
-    """A mistake in the configuration before anything runs; where it is put there later, a crash that names it."""
+    """Missing before anything runs; where it is put there later, a crash that names it and its last words."""
     path = tmp_path / "python"
     path.write_text(f"#!/bin/sh\n{NO_PYTHON[kind]}\n")
     path.chmod(0o755)
     foreign = combination(impl=impl("naive", env={"python": str(path)}), scenario=one_case())
-    with pytest.raises(ConfigError, match="is not a working Python") as caught:
-        planning.make(settings(tmp_path), [foreign], [CPU])
+    (planned,) = planning.make(settings(tmp_path), [foreign], [CPU]).cells
+    why = interpreters.why_missing(planned.payload["impl"], planned.interpreter)
+    assert why is not None
     seen, _ = among(tmp_path, cell("ok", name="later", interpreter=replace(BARE, python=str(path), own=False)))
-    text = f"refused ({str(caught.value).rpartition(': ')[2]}); later {seen.observed}"
-    observe("zygote", f"an interpreter that is {kind}", "refused by the plan; later crashed", text)
-    assert str(path) in str(caught.value)
+    text = f"missing ({why.rpartition(': ')[2]}); later {seen.observed}"
+    observe("zygote", f"an interpreter that is {kind}", "missing in the plan; later crashed", text)
+    assert why.startswith(f"{path} is no Python 3.9 or newer that runs: ")
     assert seen.status == "crashed"
     assert str(path) in seen.reason
     assert seen.harmless()

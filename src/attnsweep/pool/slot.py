@@ -217,7 +217,7 @@ class Slot:
     def _start(self, interpreter: Interpreter) -> Zygote | Refusal:
         """A zygote that is ready, or why there is none."""
         shared, python = self._shared, interpreter.python
-        missing = interpreter.missing or why_unusable(python)
+        missing = why_unusable(python)
         if missing is not None:
             return Refusal(Status.MISSING, missing, None)
         try:
