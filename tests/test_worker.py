@@ -129,6 +129,22 @@ def test_whatever_is_raised_is_a_status_with_its_reason(deed, status, reason):
 
 
 @pytest.mark.parametrize(
+    ("env", "way"),
+    [
+        ({}, "put its folder into PYTHONPATH, or install what brings it"),
+        ({"python": "/opt/python"}, "put its folder into env.variables.PYTHONPATH, or install what brings it"),
+        ({"requirements": []}, "put its folder into env.variables.PYTHONPATH, or what brings it into env.requirements"),
+    ],
+)
+def test_a_class_that_only_the_parent_has_is_missing(env, way):
+    """As a function is; its distribution is the library's."""
+    gone = {"name": "a", "_target_": "nowhere.P", "distribution": "torch", "env": env}
+    outcome, phases = run(cell(gone))
+    assert (outcome["status"], phases) == ("missing", ["import"])
+    assert outcome["reason"] == f"nowhere cannot be imported (No module named 'nowhere'); {way}"
+
+
+@pytest.mark.parametrize(
     ("later", "reason"),
     [
         (None, "RuntimeError: cuDNN said no"),

@@ -78,6 +78,7 @@ class _Story:
         cell = self.cell
         case, compile_mode = Case.from_dict(cell["case"]), cell["compile"]
         with self.stage("import"):
+            impls.require_class(cell["impl"])
             fw = self.framework = _framework(cell)
         # The CUDA context comes up here, in no stage: it is what isolation costs.
         fw.synchronize()

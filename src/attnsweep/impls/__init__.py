@@ -5,6 +5,7 @@ The parent binds a YAML to its class's keywords and asks whether a case is suppo
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,8 +13,8 @@ from typing import Any
 from attnsweep import dotted, frameworks
 from attnsweep.case import Case
 from attnsweep.devices import Device
-from attnsweep.errors import ConfigError
-from attnsweep.impls.base import HARDWARE, Attention, broken_rule
+from attnsweep.errors import ConfigError, Missing
+from attnsweep.impls.base import HARDWARE, Attention, broken_rule, how_to_bring
 from attnsweep.impls.function import FunctionAttention
 from attnsweep.metrics import Work
 
@@ -25,6 +26,7 @@ __all__ = [
     "framework",
     "is_attention",
     "precision",
+    "require_class",
     "why_missing",
     "why_not_on",
     "why_unsupported",
@@ -52,6 +54,18 @@ def bind(impl: dict[str, Any]) -> type[Attention]:
     with _asking(impl):
         cls.validate(impl)
     return cls
+
+
+def require_class(impl: dict[str, Any]) -> None:
+    """Import the module of the class in a cell, whose interpreter need not have all that the parent's has; raises
+    Missing.
+    """
+    module = str(impl["_target_"]).rpartition(".")[0]
+    with _asking(impl):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise Missing(f"{module} cannot be imported ({error}); {how_to_bring(impl.get('env') or {})}") from error
 
 
 def build(impl: dict[str, Any]) -> Attention:

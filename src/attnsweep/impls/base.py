@@ -230,10 +230,7 @@ class Attention(ABC):
         """A sentence that says what is missing and how to get it."""
         package, built = self.pip or self.distribution, self.env.get("requirements") is not None
         if package is None:
-            # A module of the user's own may be called like a stranger's package
-            variable = "env.variables.PYTHONPATH" if built or self.env.get("python") else "PYTHONPATH"
-            other = "what brings it into env.requirements" if built else "install what brings it"
-            return f"{why}; put its folder into {variable}, or {other} (its YAML names no distribution)"
+            return f"{why}; {how_to_bring(self.env)} (its YAML names no distribution)"
         if built:
             return f"{why}; its env.requirements must name what brings it ({package})"
         return f"{why}; install it with: pip install {package}"
@@ -256,6 +253,14 @@ class Attention(ABC):
         if type(folders).__name__ != "_NamespacePath":
             return None
         return self.install(f"{module} is only a folder ({next(iter(folders or ['']))})")
+
+
+def how_to_bring(env: dict[str, Any]) -> str:
+    """How to get a module of the user's own, which may be called like a stranger's package, into what `env` says."""
+    built = env.get("requirements") is not None
+    variable = "env.variables.PYTHONPATH" if built or env.get("python") else "PYTHONPATH"
+    other = "what brings it into env.requirements" if built else "install what brings it"
+    return f"put its folder into {variable}, or {other}"
 
 
 def _find(name: str, folders: list[str]) -> ModuleSpec | None:
