@@ -3,16 +3,51 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
+from attnsweep import selection
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError, Status
+from attnsweep.plan import Cell
 from composing import study
 from plans import make, record
-from sweeps import CPU, DEFAULT, EAGER, GPU, combination, impl, one_case
+from sweeps import CPU, DEFAULT, EAGER, GPU, QUICK, combination, impl, one_case
+
+#: Of mha_grid: what takes every case, and what takes no bias.
+FEW = ("naive", "fa2")
+
+
+@pytest.fixture(scope="module", params=[FEW, pytest.param(None, marks=pytest.mark.slow)], ids=["few", "all"])
+def grid(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Cell]:
+    """The cells of mha_grid on an H200, of a few implementations or of all."""
+    several = [one for one in study("mha_grid")[1] if request.param is None or one.impl["name"] in request.param]
+    return list(make(tmp_path_factory.mktemp("grid"), *several, device=GPU, dry_run=True).cells)
+
+
+def by_kind(cells: Iterable[Cell]) -> dict[tuple[str, ...], list[dict[str, Any]]]:
+    """The cases that each implementation and compile mode can run, a case once for each of its cells."""
+    found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for cell in cells:
+        if cell.unsupported is None:
+            found.setdefault((cell.columns["impl"], cell.columns["compile"]), []).append(cell.payload["case"])
+    return found
+
+
+def off(drawn: list[dict[str, Any]], cases: list[dict[str, Any]]) -> Iterator[float]:
+    """By how many of the drawn cases each value and each pair of values is off its proportion among the cases."""
+    axes = ("batch_size", "q_len", "num_heads", "head_dim", "bias", "direction")
+    for some in [*combinations(axes, 1), *combinations(axes, 2)]:
+        here = Counter(tuple(case[axis] for axis in some) for case in drawn)
+        for value, count in Counter(tuple(case[axis] for axis in some) for case in cases).items():
+            yield abs(here[value] - len(drawn) * count / len(cases))
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 6])
@@ -116,3 +151,63 @@ def test_a_sample_draws_the_same_cases_for_each_implementation_and_machine(tmp_p
 
     assert sorted(Counter(group for group, _ in drawn()).values()) == [1, 4, 4]
     assert drawn() == drawn(replace(CPU, name="another")) == drawn(GPU)
+
+
+@pytest.mark.parametrize("rounds", [4, 8, 26, 80])
+def test_a_sample_has_each_axis_in_proportion(grid: list[Cell], rounds: int) -> None:
+    """Of mha_grid each implementation has every value, and pair of values, of what it can run in proportion, to three
+    cases, by whichever seed; and from four cases each on, those that take a bias have backward cases with one.
+    """
+    runnable = by_kind(grid)
+    for seed in range(20):
+        drawn = by_kind(selection.sampled(grid, rounds * len(runnable), seed))
+        for kind, cases in runnable.items():
+            assert len(drawn[kind]) == rounds
+            assert max(off(drawn[kind], cases)) <= 3, (seed, kind)
+            quadrants = {(case["direction"], case["bias"]) for case in cases}
+            assert {(case["direction"], case["bias"]) for case in drawn[kind]} == quadrants, (seed, kind)
+
+
+@settings(
+    max_examples=15,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],  # shrinking takes minutes
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_a_sample_of_any_grid_has_its_axes_in_proportion(tmp_path: Path, data: st.DataObject) -> None:
+    """Whatever the lengths of the axes, which of the cases are there and in what order: proportions, to three cases."""
+    sizes = {
+        key: list(range(8, 8 + 8 * data.draw(st.integers(1, most), key), 8))
+        for key, most in {"batch_size": 4, "seq_len": 6, "num_heads": 3, "head_dim": 3}.items()
+    }
+    planned = make(tmp_path, combination(scenario=one_case(**sizes, direction=["fwd", "bwd"])), dry_run=True).cells
+    rare = data.draw(st.integers(1, 9), "one backward case in")
+    cells = [
+        cell
+        for number, cell in enumerate(data.draw(st.permutations(planned), "cells"))
+        if number % rare == 0 or cell.payload["case"]["direction"] == "fwd"
+    ]
+    seed, sample = data.draw(st.integers(0, 99), "seed"), data.draw(st.integers(1, len(cells)), "sample")
+    drawn = selection.sampled(cells, sample, seed)
+    again = selection.sampled(cells[::-1], sample, seed)
+    assert {cell.id for cell in drawn} == {cell.id for cell in again}
+    assert {cell.id for cell in drawn} <= {cell.id for cell in selection.sampled(cells, sample + 1, seed)}
+    assert max(off(*([cell.payload["case"] for cell in some] for some in (drawn, cells)))) <= 3
+
+
+def test_a_sample_is_the_same_in_every_process(tmp_path: Path) -> None:
+    """What a seed draws is written down here: it follows neither from hash() nor from what numpy's version does."""
+    drawn = [[cell.group for cell in make(tmp_path, sample=2, seed=seed).cells] for seed in range(3)]
+    name = "b{}-h4-s{}-d16-causal-fp32-fwd".format
+    assert drawn == [[name(1, 128), name(4, 64)], [name(1, 32), name(4, 64)], [name(1, 64), name(4, 32)]]
+
+
+def test_a_sample_has_another_process_of_a_case_after_one_of_each(tmp_path: Path) -> None:
+    """Six cases in three processes each: the first six cells drawn are the six cases."""
+    thrice = combination(timing={**QUICK, "replicates": 3})
+    for seed in range(5):
+        six, ten = (make(tmp_path, thrice, sample=count, seed=seed).cells for count in (6, 10))
+        assert len({cell.group for cell in six}) == 6
+        assert sorted(Counter(cell.group for cell in ten).values()) == [1, 1, 2, 2, 2, 2]
