@@ -67,16 +67,13 @@ def test_shards_hold_each_cell_once_and_whole_cases(tmp_path: Path, count: int) 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 7, 8])
 def test_a_shard_has_its_part_of_every_axis(tmp_path: Path, count: int) -> None:
-    """Of mha_grid each part holds as many cases of any value of an axis as another has, but for a few."""
+    """Of mha_grid each part holds as many cases of any value, or pair of values, as another has, but for a few."""
     one = study("mha_grid")[1][0]
     shards = [make(tmp_path, one, device=GPU, shard=(index, count)) for index in range(1, count + 1)]
     held = [{cell.group: cell.payload["case"] for cell in one.cells} for one in shards]
+    whole = [case for cases in held for case in cases.values()]
+    assert max(max(off(list(cases.values()), whole)) for cases in held) <= 4
     assert {len(cases) for cases in held} <= {540 // count, -(-540 // count)}
-    for axis, values in {"batch_size": 3, "q_len": 5, "num_heads": 3, "head_dim": 3, "bias": 2, "direction": 2}.items():
-        counts = [Counter(case[axis] for case in cases.values()) for cases in held]
-        assert all(len(own) == values for own in counts)
-        fair = 540 / values / count
-        assert all(abs(number - fair) <= 4 for own in counts for number in own.values()), (axis, counts)
 
 
 def test_shards_do_not_depend_on_the_seed_or_on_the_order_typed(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,34 +11,19 @@ from attnsweep.plan import Cell
 
 
 def sharded(cells: list[Cell], shard: tuple[int, int] | None) -> list[Cell]:
-    """The i-th of n parts: each case is in one of them, whole, and their sizes differ by one case at most."""
-    if shard is None:
-        return cells
-    index, count = shard
-    cases = {cell.group: cell.payload["case"] for cell in cells}
-    parts = _dealt(cases, count)
-    if index not in parts.values():
-        raise ConfigError(f"shard={index}/{count} is empty: there are {len(cases)} cases to share out")
-    return [cell for cell in cells if parts[cell.group] == index]
-
-
-def _dealt(cases: Mapping[str, Mapping[str, Any]], count: int) -> dict[str, int]:
-    """The part, from 1, of each case: in rounds, each case to the part that has the fewest like it so far.
+    """The i-th of n parts: each case is in one of them, whole, and their sizes differ by one case at most.
 
     Every n-th case of the grid would follow an axis whose length n divides: all forward cases in some parts, all
     backward ones in others. Neither the seed nor the order of the grid matters, only which cases there are.
     """
-    dealt: dict[str, int] = {}
-    held: dict[int, Counter[str]] = {part: Counter() for part in range(1, count + 1)}
-    waiting: list[int] = []
-    for name in sorted(cases, key=lambda name: _lot("shard", name)):
-        values = [f"{key} {value}" for key, value in cases[name].items()]
-        waiting = waiting or list(held)
-        part = min(waiting, key=lambda one: sum(held[one][value] for value in values))
-        waiting.remove(part)
-        held[part].update(values)
-        dealt[name] = part
-    return dealt
+    if shard is None:
+        return cells
+    index, count = shard
+    order = _spread({cell.group: cell.payload["case"] for cell in cells}, "shard")
+    parts = {name: number * count // len(order) + 1 for number, name in enumerate(order)}
+    if index not in parts.values():
+        raise ConfigError(f"shard={index}/{count} is empty: there are {len(order)} cases to share out")
+    return [cell for cell in cells if parts[cell.group] == index]
 
 
 def sampled(cells: list[Cell], sample: int | None, seed: int) -> list[Cell]:
