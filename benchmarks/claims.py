@@ -38,6 +38,7 @@ LIBRARIES = (
 #: Of mha_grid: what has scores and weights in no memory, and what has.
 FUSED = ("sdpa_cudnn", "sdpa", "triton_flash", "flex", "fa2", "xformers", "sdpa_flash", "sdpa_efficient")
 FORMULAS = ("naive", "sdpa_math")
+_QUADRANTS = (("fwd", "none"), ("fwd", "dense"), ("bwd", "none"), ("bwd", "dense"))
 
 _COLUMNS = [
     "impl",
@@ -312,10 +313,10 @@ def grid() -> list[str]:
 
 def grid_torch() -> list[str]:
     """mha_grid's sample: times over the formulas' and cuDNN's where both have the case, least and highest rate."""
-    groups = {"fwd": ("fwd", "none"), "fwd, bias": ("fwd", "dense"), "bwd": ("bwd", "none")}
 
     def rows() -> Iterator[list[str]]:
-        for group, (direction, bias) in groups.items():
+        for direction, bias in _QUADRANTS:
+            group = direction if bias == "none" else f"{direction}, bias"
             found = _grid_cases(direction, bias)
             uncompiled = as_run(found)
             against = [uncompiled.get(impl, {}) for impl in ("naive", "sdpa_math", "sdpa_cudnn")]
@@ -332,10 +333,10 @@ def formula() -> list[str]:
     """Each case of mha_grid's sample that the plain formula has: its ms, the fastest fused, and who is no faster."""
 
     def rows() -> Iterator[list[str]]:
-        for which in (("fwd", "none"), ("fwd", "dense"), ("bwd", "none")):
+        for which in _QUADRANTS:
             found = _grid_cases(*which)
             uncompiled = as_run(found)
-            cases = sorted(uncompiled["naive"].items(), key=lambda one: one[1]["latency_ms"])
+            cases = sorted(uncompiled.get("naive", {}).items(), key=lambda one: one[1]["latency_ms"])
             for case, naive in cases:
                 fused = {impl: uncompiled[impl][case] for impl in FUSED if case in uncompiled.get(impl, {})}
                 first = sorted(_fastest(fused), key=lambda impl: fused[impl]["latency_ms"])
