@@ -244,6 +244,37 @@ def test_a_folder_that_happens_to_have_its_name_is_no_library(tmp_path, monkeypa
         impls.build(impl).prepare(case(), "cuda")
 
 
+def test_what_hides_the_distribution_is_not_taken_for_it(tmp_path, monkeypatch):
+    """An older module of the same name before it on the path would run under the distribution's version."""
+    for folder in ("before", "site"):
+        (tmp_path / folder / "hidden").mkdir(parents=True)
+        (tmp_path / folder / "hidden/__init__.py").write_text("def attention(q, k, v):\n    return v\n")
+        (tmp_path / folder / "hidden/inner.py").write_text("def attention(q, k, v):\n    return v\n")
+    (tmp_path / "site/hidden-4.0.dist-info").mkdir()
+    (tmp_path / "site/hidden-4.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: hidden\nVersion: 4.0\n")
+    record = tmp_path / "site/hidden-4.0.dist-info/RECORD"
+    record.write_text("hidden/__init__.py,,\nhidden/inner.py,,\n")
+    for function, file in (("hidden.attention", "__init__"), ("hidden.inner.attention", "inner")):
+        impl = {**load("fa2"), "function": function, "distribution": "hidden"}
+        module = function.rpartition(".")[0]
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(tmp_path / "site")
+            assert impls.why_missing(impl) is None
+            impls.build(impl).prepare(case(), "cuda")
+            patch.syspath_prepend(tmp_path / "before")
+            for name in ("hidden", "hidden.inner"):
+                sys.modules.pop(name, None)
+            why = impls.why_missing(impl)
+            assert why.startswith(f"{module} is {tmp_path}/before/hidden/{file}.py, which hides that of hidden 4.0; ")
+            with pytest.raises(Missing, match="which hides that of hidden 4.0"):
+                impls.build(impl).prepare(case(), "cuda")
+            record.rename(record.with_suffix(".gone"))  # an editable installation: it has no list of its modules
+            assert impls.why_missing(impl) is None
+            record.with_suffix(".gone").rename(record)
+            for name in ("hidden", "hidden.inner"):
+                sys.modules.pop(name, None)
+
+
 def test_what_only_an_import_can_tell_is_not_called_missing(tmp_path, monkeypatch):
     """A module in a folder without __init__.py, one that an editable installation finds its own way, and __main__."""
     (tmp_path / "outer/inner").mkdir(parents=True)

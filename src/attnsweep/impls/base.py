@@ -6,7 +6,9 @@ No framework and no library is imported at the top: the parent reads these class
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
+import os
 import re
 import sys
 from abc import ABC, abstractmethod
@@ -224,7 +226,10 @@ class Attention(ABC):
                 spec = _find(name, list(spec.submodule_search_locations))
         except (KeyError, ValueError):  # below a folder without __init__.py; __main__
             return None
-        return self.install(f"No module named {name!r}") if spec is None else self._only_folder(self.module, spec)
+        if spec is None:
+            return self.install(f"No module named {name!r}")
+        hidden = self._hidden(self.module, spec.origin) if spec.name == self.module else None
+        return self._only_folder(self.module, spec) or hidden
 
     def install(self, why: str) -> str:
         """A sentence that says what is missing and how to get it."""
@@ -242,6 +247,7 @@ class Attention(ABC):
         except ImportError as error:
             raise Missing(self.install(f"{name} cannot be imported ({error})")) from error
         why = self._only_folder(name, getattr(module, "__spec__", None))
+        why = why or self._hidden(name, getattr(module, "__file__", None))
         if why is not None:
             raise Missing(why)
         return module
@@ -253,6 +259,27 @@ class Attention(ABC):
         if type(folders).__name__ != "_NamespacePath":
             return None
         return self.install(f"{module} is only a folder ({next(iter(folders or ['']))})")
+
+    def _hidden(self, module: str, file: str | None) -> str | None:
+        """Why what is imported from `file` is not the distribution's, or None: one of the same name before it on the
+        path, such as flash-attn 2's older flash_attn.cute before flash-attn-4's, would run as that version.
+        """
+        if self.distribution is None or file is None:
+            return None
+        try:
+            installed = importlib.metadata.distribution(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+        path = module.replace(".", "/")
+        found = re.search(
+            f"^({re.escape(path)}(?:/__init__)?[.]py),", installed.read_text("RECORD") or "", re.MULTILINE
+        )
+        if found is None or os.path.realpath(installed.locate_file(found[1])) == os.path.realpath(file):
+            return None
+        return (
+            f"{module} is {file}, which hides that of {self.distribution} {installed.version}; "
+            "an environment of its own (env) has nothing before it"
+        )
 
 
 def how_to_bring(env: dict[str, Any]) -> str:
