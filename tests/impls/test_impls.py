@@ -266,7 +266,7 @@ def test_what_hides_the_distribution_is_not_taken_for_it(tmp_path, monkeypatch):
                 sys.modules.pop(name, None)
             why = impls.why_missing(impl)
             assert why.startswith(f"{module} is {tmp_path}/before/hidden/{file}.py, which hides that of hidden 4.0; ")
-            with pytest.raises(Missing, match="which hides that of hidden 4.0"):
+            with pytest.raises(Missing, match="which hides that of hidden"):
                 impls.build(impl).prepare(case(), "cuda")
             record.rename(record.with_suffix(".gone"))  # an editable installation: it has no list of its modules
             assert impls.why_missing(impl) is None
