@@ -274,7 +274,7 @@ class Attention(ABC):
         found = re.search(
             f"^({re.escape(path)}(?:/__init__)?[.]py),", installed.read_text("RECORD") or "", re.MULTILINE
         )
-        if found is None or os.path.realpath(installed.locate_file(found[1])) == os.path.realpath(file):
+        if found is None or os.path.realpath(str(installed.locate_file(found[1]))) == os.path.realpath(file):
             return None
         return (
             f"{module} is {file}, which hides that of {self.distribution} {installed.version}; "
