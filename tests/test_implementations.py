@@ -14,6 +14,7 @@ from cells import resolved
 
 CPU = devices.cpu()
 BLINK = {"min_blocks": 1, "block_ms": 0.1, "rest_ms": 0.0, "time_cap_s": 0.01}
+H200 = capabilities.H200
 IMPLS = capabilities.implementations()
 #: What answers every question on a CPU.
 FORMULAS = ("naive", "sdpa", "sdpa_math")
@@ -21,6 +22,8 @@ FORMULAS = ("naive", "sdpa", "sdpa_math")
 EAGER = (*FORMULAS, "sdpa_flash")
 #: Pairs of each that `make test` tries; the others are slow.
 SAMPLE = 25
+#: Keys of the plain case here: fewer than GPUs are asked about, which on a CPU would take long.
+TOKENS = 128
 COMPILED = ("causal", "GQA 4:1", "window, both sides", "q_len < kv_len, causal", "decode", "head dim 192/128", "ragged")
 
 
@@ -44,8 +47,8 @@ def torch_as_it_was():
 def tried(name):
     """(questions, case) of each single question and each pair that the implementation does not refuse on a CPU."""
     impl = IMPLS[name]
-    asked = [((question,), case) for question, case in capabilities.singles(impl).items()]
-    asked += capabilities.pairs(impl).items()
+    asked = [((question,), case) for question, case in capabilities.singles(impl, TOKENS).items()]
+    asked += capabilities.pairs(impl, TOKENS).items()
     return [(questions, case) for questions, case in asked if not capabilities.why_unsupported(impl, case, CPU)]
 
 
@@ -83,7 +86,7 @@ def test_what_is_claimed_is_correct_or_unsupported_with_a_reason(name, case):
 @pytest.mark.parametrize("name", FORMULAS)
 def test_a_formula_refuses_no_question(name):
     """So that every question is answered on a CPU."""
-    assert len(tried(name)) == len(capabilities.QUESTIONS) + len(capabilities.pairs(IMPLS[name]))
+    assert len(tried(name)) == len(capabilities.QUESTIONS) + len(capabilities.pairs(IMPLS[name], TOKENS))
 
 
 @pytest.mark.slow
@@ -91,7 +94,7 @@ def test_a_formula_refuses_no_question(name):
 def test_flex_is_correct_compiled(question, tmp_path):
     """A few of its questions, as each is compiled, in a process of its own."""
     path = tmp_path / "cell.json"
-    path.write_text(json.dumps(cell("flex", capabilities.singles(IMPLS["flex"])[question])))
+    path.write_text(json.dumps(cell("flex", capabilities.singles(IMPLS["flex"], TOKENS)[question])))
     command = [sys.executable, "-m", "attnsweep.worker", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=True)
     outcome = json.loads(done.stdout)
@@ -100,11 +103,11 @@ def test_flex_is_correct_compiled(question, tmp_path):
 
 def test_the_questions_cover_what_they_say():
     """Each question changes the plain case into what its name says, and no two cases of an implementation are alike."""
-    singles = capabilities.singles(IMPLS["naive"])
+    singles = capabilities.singles(IMPLS["naive"], TOKENS)
     plain = singles["bf16"]
     assert plain == singles["fwd"] == singles["head dim 64"]
     others = [case for case in singles.values() if case != plain]
-    pairs = list(capabilities.pairs(IMPLS["naive"]).values())
+    pairs = list(capabilities.pairs(IMPLS["naive"], TOKENS).values())
     assert len({*others, *pairs}) == len(others) + len(pairs)
     assert singles["GQA 4:1"].group_size == 4
     assert singles["window, left"].bounds == (32, 0)
@@ -113,20 +116,20 @@ def test_the_questions_cover_what_they_say():
     assert (later.q_len, later.kv_len, later.causal) == (64, 128, True)
     assert (singles["q_len > kv_len"].q_len, singles["decode"].q_len) == (256, 1)
     assert singles["ragged"].q_len == singles["ragged"].kv_len == 101
-    both = capabilities.pairs(IMPLS["naive"])["causal", "window, both sides"]
+    both = capabilities.pairs(IMPLS["naive"], TOKENS)["causal", "window, both sides"]
     assert both.bounds == (32, 0)
 
 
 def test_what_decodes_is_asked_with_one_query():
     """Else every answer of it would be its limit on queries."""
-    singles = capabilities.singles(IMPLS["fa2_decode"])
+    singles = capabilities.singles(IMPLS["fa2_decode"], TOKENS)
     assert {case.q_len for question, case in singles.items() if "q_len" not in question} == {1}
     assert singles["ragged"].kv_len == 101
 
 
 def test_each_is_asked_as_its_framework_is_used():
     """JAX's in jax.jit, torch's eager, but for what exists only compiled."""
-    modes = {name: capabilities.compile_mode(impl, capabilities.H200) for name, impl in IMPLS.items()}
+    modes = {name: capabilities.compile_mode(impl, H200) for name, impl in IMPLS.items()}
     assert {name for name, mode in modes.items() if mode == "default"} == {"flex"}
     jax = {name for name in modes if name.startswith("jax_")}
     assert {name for name, mode in modes.items() if mode == "jit"} == jax
@@ -136,7 +139,18 @@ def test_each_is_asked_as_its_framework_is_used():
 def test_every_implementation_claims_its_plain_case_on_its_gpu():
     """A YAML that refuses that measures nothing on an H200."""
     for name, impl in IMPLS.items():
-        assert capabilities.why_unsupported(impl, capabilities.singles(impl)["fwd"], capabilities.H200) is None, name
+        assert capabilities.why_unsupported(impl, capabilities.singles(impl)["fwd"], H200) is None, name
+
+
+def test_the_document_asks_at_the_size_at_which_gpus_are_asked():
+    """At 128 tokens Mosaic-GPU's blocks of head dim 256 fit, at any real length they do not; half of 128 queries is no
+    two blocks of it.
+    """
+    singles = capabilities.singles(IMPLS["jax_mosaic_gpu"])
+    assert "bytes of shared memory" in capabilities.why_unsupported(
+        IMPLS["jax_mosaic_gpu"], singles["head dim 256"], H200
+    )
+    assert capabilities.why_unsupported(IMPLS["jax_mosaic_gpu"], singles["q_len < kv_len"], H200) is None
 
 
 def test_the_document_of_implementations_is_made_from_their_yaml():

@@ -295,7 +295,7 @@ def test_a_jax_without_cuda_is_missing_on_a_gpu(there, fresh):
 def test_jax_xla_is_right_in_what_it_claims(there, question):
     """Each question that it claims on a CPU is answered correctly, jitted."""
     impl = yaml_of("jax_xla")
-    case = capabilities.singles(impl)[question]
+    case = capabilities.singles(impl, 128)[question]
     if impls.why_unsupported(impl, case, CPU, JIT):
         pytest.skip("it does not claim it")
     outcome = there(jax_here.outcome, resolved(impl, case.to_dict(), "jit", min_blocks=1, time_cap_s=0.01))

@@ -29,8 +29,6 @@ ASKED = os.environ.get("ATTNSWEEP_CAPABILITIES", "3,3")
 ANSWERED = os.environ.get("ATTNSWEEP_ANSWERED")
 #: What of an implementation's own is too old for the compilers of today: it may fail there, and by no other word.
 OUTDATED = {"fa2_triton": "trans_b"}
-#: Several blocks of any kernel.
-TOKENS = 512
 
 
 def parameters(asked, answered=None):
@@ -43,8 +41,8 @@ def parameters(asked, answered=None):
         raise ValueError(f"ATTNSWEEP_CAPABILITIES must be such as 3,3 or all or all,1/4, not {asked}")
     found = []
     for name, impl in IMPLS.items():
-        alone = {(question,): case for question, case in capabilities.singles(impl, TOKENS).items()}
-        for cases, count in ((alone, said[1]), (capabilities.pairs(impl, TOKENS), said[2])):
+        alone = {(question,): case for question, case in capabilities.singles(impl).items()}
+        for cases, count in ((alone, said[1]), (capabilities.pairs(impl), said[2])):
             claimed = [one for one in cases if not capabilities.why_unsupported(impl, cases[one], capabilities.H200)]
             most = len(claimed) if count is None else min(int(count), len(claimed))
             for questions in random.Random(name).sample(claimed, most):
