@@ -212,42 +212,254 @@ class LocalAttentionFromBottomRightMask:
         self.window_left, self.window_right = window_left, window_right
 
 
+class LowerTriangularMaskWithTensorBias:
+    def __init__(self, bias):
+        self._bias = bias
+
+
+class BlockDiagonalPaddedKeysMask:
+    def __init__(self, q_seqlen, kv_padding, kv_seqlen):
+        assert len(q_seqlen) == len(kv_seqlen)
+        assert max(kv_seqlen) <= kv_padding
+        # Of q_seqinfo and k_seqinfo what is read here: max_seqlen is min_seqlen, and no key is padding
+        (self.q_len,), (self.kv_len,), self.sequences = set(q_seqlen), {*kv_seqlen, kv_padding}, len(q_seqlen)
+
+    @classmethod
+    def from_seqlens(cls, q_seqlen, kv_padding, kv_seqlen, causal_diagonal=None, *, device=None):
+        return cls(q_seqlen, kv_padding, kv_seqlen)
+
+
+class BlockDiagonalCausalWithOffsetPaddedKeysMask(BlockDiagonalPaddedKeysMask):
+    pass
+
+
+class BlockDiagonalLocalAttentionPaddedKeysMask(BlockDiagonalPaddedKeysMask):
+    @classmethod
+    def from_seqlens_local(cls, q_seqlen, kv_padding, kv_seqlen, window_left, window_right):
+        made = cls(q_seqlen, kv_padding, kv_seqlen)
+        made.window_left, made.window_right = window_left, window_right
+        return made
+
+
+class BlockDiagonalCausalLocalAttentionPaddedKeysMask(BlockDiagonalPaddedKeysMask):
+    @classmethod
+    def from_seqlens_local(cls, q_seqlen, kv_padding, kv_seqlen, window_size):
+        made = cls(q_seqlen, kv_padding, kv_seqlen)
+        made._window_size = window_size
+        return made
+
+
+XFORMERS_BIASES = types.SimpleNamespace(
+    **{
+        one.__name__: one
+        for one in (
+            LowerTriangularFromBottomRightMask,
+            LocalAttentionFromBottomRightMask,
+            LowerTriangularMaskWithTensorBias,
+            BlockDiagonalPaddedKeysMask,
+            BlockDiagonalCausalWithOffsetPaddedKeysMask,
+            BlockDiagonalLocalAttentionPaddedKeysMask,
+            BlockDiagonalCausalLocalAttentionPaddedKeysMask,
+        )
+    }
+)
 _CAUSAL = (type(None), LowerTriangularFromBottomRightMask)
 _LOCAL = (*_CAUSAL, LowerTriangularFromBottomRightLocalAttentionMask, LocalAttentionFromBottomRightMask)
+_HALF = (torch.float16, torch.bfloat16)
 
 
-def _operator(biases, available=True):
-    return type("Op", (), {"biases": biases, "is_available": classmethod(lambda cls: available)})
+class _Op:
+    """A class of a kernel: its fields have the names and the defaults of xformers/ops/fmha/common.py."""
+
+    SUPPORTED_DTYPES = _HALF
+    SUPPORTED_MAX_K, SUPPORTED_MIN_K = 256, 0
+    SUPPORTS_CUSTOM_SCALE = True
+    SUPPORTS_DIFFERENT_VALUE_EMBED = SUPPORTS_BMGHK = False
+    ALIGNED = ("query",)
+
+    @classmethod
+    def is_available(cls):
+        return True
+
+    @classmethod
+    def not_supported_reasons(cls, query, key, value, attn_bias, scale):
+        k, kv, inputs = query.shape[-1], value.shape[-1], {"query": query, "key": key, "value": value}
+        reasons = {
+            "shape[-1]": min(k, kv) >= cls.SUPPORTED_MIN_K and max(k, kv) <= cls.SUPPORTED_MAX_K,
+            "query.shape[-1] != value.shape[-1]": k == kv or cls.SUPPORTS_DIFFERENT_VALUE_EMBED,
+            "dtype": query.dtype in cls.SUPPORTED_DTYPES,
+            f"attn_bias type is {type(attn_bias)}": type(attn_bias) in cls.SUPPORTED_ATTN_BIAS_TYPES,
+            "has custom scale": scale is None or cls.SUPPORTS_CUSTOM_SCALE,
+            "operator does not support BMGHK format": query.ndim == 4 or cls.SUPPORTS_BMGHK,
+        }
+        for name in cls.ALIGNED:
+            x, step = inputs[name], 16 // query.element_size()
+            reasons[f"{name} is not aligned"] = x.shape[-1] % step == x.stride(-2) % step == 0 and x.stride(-1) <= 1
+        return [why for why, right in {**reasons, **cls.more(query, key, attn_bias)}.items() if not right]
+
+    @classmethod
+    def more(cls, query, key, attn_bias):
+        return {}
 
 
-# xformers/ops/fmha/{cutlass,flash,flash3,triton_splitk}.py: SUPPORTED_ATTN_BIAS_TYPES, so far as they are used here
+# cutlass.py of the same folder
+class _CutlassFwOp(_Op):
+    SUPPORTED_DTYPES = (torch.float32, *_HALF)
+    SUPPORTED_MAX_K = 65536
+    SUPPORTED_ATTN_BIAS_TYPES = (
+        *_CAUSAL,
+        LowerTriangularFromBottomRightLocalAttentionMask,
+        torch.Tensor,
+        LowerTriangularMaskWithTensorBias,
+    )
+    SUPPORTS_DIFFERENT_VALUE_EMBED = SUPPORTS_BMGHK = True
+    ALIGNED = ("query", "value")
+
+    @classmethod
+    def more(cls, query, key, attn_bias):
+        # _check_bias_alignment
+        bias = getattr(attn_bias, "_bias", attn_bias)
+        if not isinstance(bias, torch.Tensor):
+            return {}
+        alignment = 128 // torch.finfo(bias.dtype).bits
+        strides = all(bias.stride(d) % alignment == 0 for d in range(bias.ndim - 1))
+        return {"attn_bias.stride(-2)": strides, "attn_bias.stride(-1) > 1": bias.stride(-1) <= 1}
+
+
+class _CutlassBwOp(_CutlassFwOp):
+    # "Still some infs/nans in the BW pass for local + causal"; "Fix handling of gradient" of a tensor under a mask
+    SUPPORTED_ATTN_BIAS_TYPES = (*_CAUSAL, torch.Tensor)
+    SUPPORTS_BMGHK = False
+    ALIGNED = ("query", "key", "value")
+
+
+# cutlass_blackwell.py
+class _BlackwellFwOp(_Op):
+    SUPPORTED_MAX_K, SUPPORTED_MIN_K = 128, 64
+    SUPPORTED_ATTN_BIAS_TYPES = _LOCAL
+    SUPPORTS_CUSTOM_SCALE = False
+    SUPPORTS_BMGHK = True
+    ALIGNED = ()
+
+    @classmethod
+    def more(cls, query, key, attn_bias):
+        sizes = {"Embed dim": query.shape[-1] in (64, 128), "Only support Mq <= Mk": query.shape[1] <= key.shape[1]}
+        return {**sizes, "Only support Mq >= 8": cls.SUPPORTS_BMGHK or query.shape[1] >= 8}
+
+
+class _BlackwellBwOp(_BlackwellFwOp):
+    SUPPORTS_BMGHK = False
+
+
+# flash.py
+class _FlashFwOp(_Op):
+    SUPPORTED_ATTN_BIAS_TYPES = _LOCAL
+    SUPPORTS_BMGHK = True
+
+
+class _FlashBwOp(_FlashFwOp):
+    SUPPORTS_BMGHK = False
+
+
+# flash3.py
+class _Flash3FwOp(_Op):
+    SUPPORTED_MIN_K = 32
+    SUPPORTED_ATTN_BIAS_TYPES = _LOCAL
+    SUPPORTS_DIFFERENT_VALUE_EMBED = SUPPORTS_BMGHK = True
+    ALIGNED = ("query", "value")
+
+
+class _Flash3BwOp(_Flash3FwOp):
+    SUPPORTED_MIN_K = 64
+    SUPPORTS_BMGHK = False
+
+
+class _Flash3FwOpKVSplit(_Flash3FwOp):
+    SUPPORTED_ATTN_BIAS_TYPES = (
+        type(None),
+        BlockDiagonalPaddedKeysMask,
+        BlockDiagonalCausalWithOffsetPaddedKeysMask,
+        BlockDiagonalLocalAttentionPaddedKeysMask,
+        BlockDiagonalCausalLocalAttentionPaddedKeysMask,
+    )
+
+    @classmethod
+    def more(cls, query, key, attn_bias):
+        # _heuristic_kvsplit: it reads the lengths of None too, and of as many queries as keys it splits none
+        return {"it splits no keys": attn_bias.q_len != attn_bias.kv_len}
+
+
+# triton_splitk.py
+class _TritonSplitKFwOp(_Op):
+    SUPPORTED_MAX_K = 512
+    SUPPORTED_ATTN_BIAS_TYPES = (type(None), torch.Tensor)
+    SUPPORTS_BMGHK = True
+    ALIGNED = ("query", "key", "value")
+
+    @classmethod
+    def more(cls, query, key, attn_bias):
+        return {"Embed dim": query.shape[-1] in (16, 32, 64, 128, 256, 512)}
+
+
 XFORMERS_OPS = {
-    "cutlass": types.SimpleNamespace(FwOp=_operator(_CAUSAL), BwOp=_operator(_CAUSAL)),
-    "flash": types.SimpleNamespace(FwOp=_operator(_LOCAL), BwOp=_operator(_LOCAL)),
-    "flash3": types.SimpleNamespace(FwOp=_operator(_LOCAL), BwOp=_operator(_LOCAL)),
-    "triton_splitk": types.SimpleNamespace(FwOp=_operator((type(None),))),
+    "cutlass": types.SimpleNamespace(FwOp=_CutlassFwOp, BwOp=_CutlassBwOp),
+    "cutlass_blackwell": types.SimpleNamespace(FwOp=_BlackwellFwOp, BwOp=_BlackwellBwOp),
+    "flash": types.SimpleNamespace(FwOp=_FlashFwOp, BwOp=_FlashBwOp),
+    "flash3": types.SimpleNamespace(FwOp=_Flash3FwOp, BwOp=_Flash3BwOp, FwOp_KVSplit=_Flash3FwOpKVSplit),
+    "triton_splitk": types.SimpleNamespace(FwOp=_TritonSplitKFwOp),
 }
 
 
-# xformers/ops/fmha/__init__.py
+# dispatch.py, on an H200 without the package flash_attn_3
+def xformers_dispatched(query, key, backward):
+    """The classes that are tried in turn, forward or backward."""
+    if backward:
+        return [_FlashBwOp, _CutlassBwOp]
+    few = query.ndim == 5 and query.shape[1] <= 32 and key.shape[1] >= 256 and query.shape[0] * query.shape[2] < 64
+    return [_FlashFwOp, *([_TritonSplitKFwOp] if few and not query.requires_grad else []), _CutlassFwOp]
+
+
+# __init__.py, and Inputs.validate_inputs of common.py
 def memory_efficient_attention(query, key, value, attn_bias=None, p=0.0, scale=None, *, op=None, output_dtype=None):
-    backward = any(x.requires_grad for x in (query, key, value))
+    inputs = (query, key, value)
+    backward = any(x.requires_grad for x in inputs)
     assert query.ndim == key.ndim == value.ndim
-    assert not (backward and query.ndim == 5), "no BwOp has SUPPORTS_BMGHK"
-    ops = XFORMERS_OPS["flash"] if op is None else None
-    for one in (ops.FwOp, ops.BwOp) if ops else op[: 1 + backward]:
-        assert type(attn_bias) in one.biases
+    assert query.dtype == key.dtype == value.dtype
+    assert query.shape[2:-1] == key.shape[2:-1] == value.shape[2:-1], "We don't support broadcasting"
+    bias = getattr(attn_bias, "_bias", attn_bias if isinstance(attn_bias, torch.Tensor) else None)
+    if bias is not None:
+        # The C++ below asks for this dtype and, of each group of heads, for this shape
+        assert bias.dtype == query.dtype
+        assert bias.shape == (query.shape[0], *query.shape[2:-1], query.shape[1], key.shape[1])
+        assert not bias.requires_grad
+    for direction in range(1 + backward):
+        tried = xformers_dispatched(query, key, direction == 1) if op is None else [op[direction]]
+        whys = [one.not_supported_reasons(*inputs, attn_bias, scale) for one in tried]
+        if all(whys):
+            raise NotImplementedError(f"No operator found for `memory_efficient_attention` with inputs: {whys}")
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
     left = right = None
-    if isinstance(attn_bias, LocalAttentionFromBottomRightMask):
+    if isinstance(attn_bias, LowerTriangularMaskWithTensorBias):
+        bias = bias + torch.full(bias.shape[-2:], float("-inf")).triu(1)  # aligned top-left
+    elif hasattr(attn_bias, "window_left"):
         left, right = attn_bias.window_left, attn_bias.window_right
-    elif attn_bias is not None:
+    elif isinstance(attn_bias, (LowerTriangularFromBottomRightMask, BlockDiagonalCausalWithOffsetPaddedKeysMask)):
         left, right = getattr(attn_bias, "_window_size", query.shape[1] + key.shape[1]) - 1, 0
-    if query.ndim == 4:
-        return attend_bshd(query, key, value, scale, left, right)
-    assert query.shape[2:4] == key.shape[2:4] == value.shape[2:4]
-    assert key.stride(3) == 0
-    out = attend_bshd(query.flatten(2, 3), key[:, :, :, 0], value[:, :, :, 0], scale, left, right)
-    return out.unflatten(2, query.shape[2:4])
+    elif hasattr(attn_bias, "_window_size"):
+        left, right = attn_bias._window_size - 1, 0
+    heads = query.shape[2:-1]
+    if query.ndim == 5:
+        assert key.stride(3) == value.stride(3) == 0
+        query, key, value = query.flatten(2, 3), key[:, :, :, 0], value[:, :, :, 0]
+        bias = None if bias is None else bias.flatten(1, 2)
+    if isinstance(attn_bias, BlockDiagonalPaddedKeysMask):
+        assert len(query) == 1
+        lengths = (attn_bias.q_len, attn_bias.kv_len, attn_bias.kv_len)
+        query, key, value = (
+            x[0].unflatten(0, (attn_bias.sequences, length)) for x, length in zip((query, key, value), lengths)
+        )
+        return attend_bshd(query, key, value, scale, left, right).flatten(0, 1).unflatten(1, heads).unsqueeze(0)
+    return attend_bshd(query, key, value, scale, left, right, bias).unflatten(2, heads)
 
 
 def _rounded(x, steps):
@@ -524,10 +736,7 @@ def modules():
         "flash_attn.cute": module(flash_attn_func=fa4_func),
         "flash_attn_interface": fa3,
         "xformers.ops": module(memory_efficient_attention=memory_efficient_attention),
-        "xformers.ops.fmha.attn_bias": module(
-            LowerTriangularFromBottomRightMask=LowerTriangularFromBottomRightMask,
-            LocalAttentionFromBottomRightMask=LocalAttentionFromBottomRightMask,
-        ),
+        "xformers.ops.fmha.attn_bias": XFORMERS_BIASES,
         **{f"xformers.ops.fmha.{name}": ops for name, ops in XFORMERS_OPS.items()},
         "sageattention": module(
             sageattn=sageattn,

@@ -142,6 +142,8 @@ class _Story:
         direction = case.direction if implementation.is_attention else "fwd"
 
         def call_on(arrays: inputs.Inputs) -> Callable[[], Any]:
+            if arrays.bias is not None:
+                arrays.bias = implementation.lay_out_bias(arrays.bias)
             return fw.differentiate(compiled, arrays, direction)
 
         call = call_on(given)

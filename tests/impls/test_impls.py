@@ -198,7 +198,7 @@ def test_a_required_keyword_is_asked_for():
         ("sdpa_flash", {"window": (8, 0)}, H200, EAGER, "takes no mask"),
         ("sdpa_flash", {"head_dim_v": 32}, CPU, EAGER, "one head dim"),
         ("sdpa_flash", {"dtype": "fp32"}, H200, EAGER, "takes fp16 and bf16"),
-        ("xformers", {"window": (8, 0)}, H200, EAGER, "a window is not supported"),
+        ("xformers_triton_splitk", {"causal": False, "window": (8, 0)}, H200, EAGER, "a window is not supported"),
         ("triton_fused_softmax", {"direction": "bwd"}, H200, EAGER, "direction bwd is not among fwd"),
         ("ceiling_copy", {}, H200, DEFAULT, "compile mode default is not among eager"),
         ("ceiling_matmul", {"q_len": 2**17, "kv_len": 2**17, "num_heads": 32}, H200, EAGER, "7.04e+13 FLOPs, and one"),

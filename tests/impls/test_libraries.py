@@ -22,6 +22,7 @@ from cells import resolved
 
 CONF = Path(__file__).parents[2] / "conf/impl"
 H200 = Device(kind="cuda", uuid="GPU-0", name="NVIDIA H200", compute_capability=9.0)
+B200 = Device(kind="cuda", uuid="GPU-0", name="NVIDIA B200", compute_capability=10.0)
 EAGER = {"name": "eager", "mode": None}
 BLINK = {"min_blocks": 1, "block_ms": 0.1, "rest_ms": 0.0, "time_cap_s": 0.01}
 
@@ -59,8 +60,8 @@ REFUSED = {
     "fa4": {"bias", "single"},
     "hf_flash_attn2": FA2,
     "hf_flash_attn3": {"bias", "single"},
-    "xformers": WINDOWS | {"bias", "bwd_gqa"},
-    "xformers_cutlass": WINDOWS | {"bias", "bwd_gqa"},
+    "xformers": {"bias", "bwd_gqa"},
+    "xformers_cutlass": {"local", "left", "right", "bwd_window", "bias", "bwd_gqa"},
     "xformers_flash": FA2 | {"bwd_gqa"},
     "xformers_flash3": {"bias", "single", "bwd_gqa"},
     "xformers_triton_splitk": FA2 | WINDOWS | BACKWARD | {"causal", "later"},
@@ -102,6 +103,11 @@ def case(name):
     return {"head_dim_v": fields["head_dim"], **fields}
 
 
+def why_unsupported(impl, fields):
+    """Why an implementation does not take a case on an H200."""
+    return impls.why_unsupported(impl, Case(**fields), H200, EAGER)
+
+
 def run(impl, name):
     """The worker's outcome on the CPU: prepared, checked, timed for a blink, checked on other inputs."""
     return worker.run(resolved(impl, case(name), **BLINK), lambda event: None)
@@ -111,7 +117,7 @@ def run(impl, name):
 def test_each_is_right_or_refuses(name):
     """Arguments, layouts, grouped heads, masks, outputs and gradients, for every case of the list."""
     impl = load(name)
-    refused = {key: impls.why_unsupported(impl, Case(**case(key)), H200, EAGER) for key in CASES}
+    refused = {key: why_unsupported(impl, case(key)) for key in CASES}
     assert {key for key, why in refused.items() if why} == set(REFUSED[name])
     for key in set(CASES) - REFUSED[name]:
         outcome = run(impl, key)
@@ -183,13 +189,95 @@ def test_a_pinned_operator_of_xformers_is_passed_and_asked_for(monkeypatch):
         ("xformers_cutlass", (ops["cutlass"].FwOp, ops["cutlass"].BwOp)),
         ("xformers_triton_splitk", (ops["triton_splitk"].FwOp, None)),
     ):
-        for heads in ("dense", "wide"):
+        for heads in ("dense", "decode"):
             passed.clear()
             assert run(load(name), heads)["status"] == "ok"
             assert set(passed) == {expected}
     monkeypatch.setattr(ops["flash3"].FwOp, "is_available", classmethod(lambda cls: False))
     outcome = run(load("xformers_flash3"), "dense")
     assert (outcome["status"], "no flash3" in outcome["reason"]) == ("missing", True)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"num_kv_heads": 2},
+        {"dtype": "bf16", "kv_len": 37},
+        {"dtype": "fp32", "kv_len": 38},
+        {"num_kv_heads": 2, "kv_len": 37, "causal": True, "q_len": 1},
+        {"window": (40, 40)},
+        {"direction": "bwd"},
+        {"direction": "fwd_bwd", "kv_len": 37},
+        {"causal": True, "q_len": 37, "kv_len": 37},
+        {"causal": True, "q_len": 40, "num_kv_heads": 2},
+        {"num_kv_heads": 2, "q_len": 1, "kv_len": 300},
+    ],
+    ids=str,
+)
+def test_a_bias_goes_to_the_kernels_of_xformers_that_take_one(fields):
+    """Forward and backward, with grouped heads, and under a causal mask for as many queries as keys, forward.
+
+    Rows of a ragged length stand 16 bytes apart, which CUTLASS asks for.
+    """
+    fields = {**SIZES, "head_dim_v": 64, "dtype": "fp16", "bias": "dense", **fields}
+    splitk = fields.keys().isdisjoint({"direction", "window"}) and fields["dtype"] != "fp32" and fields["q_len"] < 37
+    for name in ("xformers", "xformers_cutlass", *(["xformers_triton_splitk"] if splitk else [])):
+        impl = load(name)
+        assert why_unsupported(impl, fields) is None
+        outcome = worker.run(resolved(impl, fields, **BLINK), lambda event: None)
+        assert (outcome["status"], outcome["reason"]) == ("ok", None), outcome["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("op", "fields", "reason"),
+    [
+        (
+            None,
+            {"bias": "dense", "causal": True},
+            "flash and cutlass take no bias under a window, or under a causal mask",
+        ),
+        (
+            None,
+            {"bias": "dense", "causal": True, "q_len": 40, "direction": "bwd"},
+            "no bias under a causal mask backward",
+        ),
+        (None, {"window": (8, 0), "dtype": "fp32"}, None),
+        (None, {"window": (8, 0), "dtype": "fp32", "direction": "bwd"}, "cutlass takes no causal window backward"),
+        (None, {"window": (8, 4), "dtype": "fp32"}, "cutlass takes no window that is not causal"),
+        (None, {"window": (8, 4), "head_dim_v": 32}, "cutlass takes no window that is not causal"),
+        ("cutlass", {"window": (8, 0), "direction": "bwd"}, "takes no causal window backward"),
+        ("cutlass", {"bias": "dense", "num_kv_heads": 2, "direction": "bwd"}, "has no backward for grouped heads"),
+        ("triton_splitk", {"bias": "dense", "causal": True, "q_len": 40}, "a causal mask is not supported"),
+        ("flash", {"bias": "dense"}, "a bias is not supported"),
+    ],
+)
+def test_what_a_kernel_of_xformers_does_not_take_is_refused(op, fields, reason):
+    """As its classes say, forward and backward; before the library is asked."""
+    impl = load("xformers" if op is None else f"xformers_{op}")
+    why = why_unsupported(impl, {**SIZES, "head_dim_v": 64, "dtype": "fp16", **fields})
+    assert why is reason is None or reason in why
+
+
+def test_an_operator_of_xformers_given_on_the_command_line_is_asked_too():
+    """`impl=xformers impl.op=flash`: the rules are the kernel's, not the YAML's."""
+    fields = {**SIZES, "head_dim_v": 64, "dtype": "fp16", "bias": "dense"}
+    assert why_unsupported(load("xformers", op="flash"), fields) == "xFormers' flash takes no bias"
+    b200 = impls.why_unsupported(load("xformers"), Case(**fields), B200, EAGER)
+    assert b200 == "xFormers' flash takes no bias"
+    fp32 = impls.why_unsupported(load("xformers"), Case(**{**fields, "dtype": "fp32"}), B200, EAGER)
+    assert fp32 == "xFormers takes no bias"
+
+
+def test_a_bias_is_laid_out_once_for_each_place_that_it_has():
+    """Its rows stay where they are when it is laid out again: what is written there later is what the calls read."""
+    xformers = impls.build(load("xformers"))
+    for dtype, kv_len, row in ((torch.float16, 37, 40), (torch.float32, 37, 40), (torch.bfloat16, 40, 40)):
+        bias = torch.randn(1, 6, 12, kv_len).to(dtype)
+        laid_out = xformers.lay_out_bias(bias)
+        assert torch.equal(laid_out, bias)
+        assert laid_out.stride() == (6 * 12 * row, 12 * row, row, 1)
+        assert xformers.lay_out_bias(laid_out) is laid_out
 
 
 @pytest.mark.parametrize("name", ["te_fused", "te_flash", "te_unfused"])

@@ -192,6 +192,13 @@ class Attention(ABC):
         """Why this case cannot be done on this device in this compile mode, in words, or None; imports nothing."""
         return None
 
+    def lay_out_bias(self, bias: Any) -> Any:
+        """A dense bias, (1, H, Sq, Skv), as the library wants it in memory; the same array where it is so already.
+
+        A caller allocates it so, once: it is no part of what is timed.
+        """
+        return bias
+
     def work(self, case: Case) -> metrics.Work:
         """What one call really does: for attention the count of `metrics`."""
         return metrics.work(case)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Callable
 
 from attnsweep.case import Case
@@ -9,12 +10,30 @@ from attnsweep.devices import Device
 from attnsweep.errors import ConfigError, Missing
 from attnsweep.impls.base import Attention
 
-#: Its own kernels: the module of xformers.ops.fmha and the pair of classes there (0.0.35), forward and backward.
+#: What a case may ask of attn_bias.
+_CAUSAL, _CAUSAL_WINDOW, _WINDOW = "causal mask", "causal window", "window that is not causal"
+_BIAS, _CAUSAL_BIAS = "bias", "bias under a causal mask"
+#: None of its classes is this one.
+_MASKED_BIAS = "bias under a window, or under a causal mask with q_len unlike kv_len"
+
+_MASKS = frozenset({_CAUSAL, _CAUSAL_WINDOW, _WINDOW})
+
+
+@dataclass(frozen=True)
+class _Op:
+    """One of its kernels (0.0.35): what its classes FwOp and BwOp of the module of that name in xformers.ops.fmha take
+    as attn_bias beside None; `backward` is None where there is no BwOp.
+    """
+
+    forward: frozenset[str]
+    backward: frozenset[str] | None
+
+
 OPS = {
-    "cutlass": ("cutlass", "FwOp", "BwOp"),
-    "flash": ("flash", "FwOp", "BwOp"),
-    "flash3": ("flash3", "FwOp", "BwOp"),
-    "triton_splitk": ("triton_splitk", "FwOp", None),
+    "cutlass": _Op(frozenset({_CAUSAL, _CAUSAL_WINDOW, _BIAS, _CAUSAL_BIAS}), frozenset({_CAUSAL, _BIAS})),
+    "flash": _Op(_MASKS, _MASKS),
+    "flash3": _Op(_MASKS, _MASKS),
+    "triton_splitk": _Op(frozenset({_BIAS}), None),
 }
 
 
@@ -38,27 +57,63 @@ class XformersAttention(Attention):
             raise ConfigError(f"impl {impl['name']}: op must be one of {', '.join(OPS)} or null, not {impl['op']!r}")
 
     def supports(self, case: Case, device: Device, compile_mode: str) -> str | None:
-        if case.group_size > 1 and case.direction != "fwd":
+        backward = case.direction != "fwd"
+        if case.group_size > 1 and backward:
             return "xFormers has no backward for grouped heads"
-        if case.direction != "fwd" and self.op is not None and OPS[self.op][2] is None:
+        if self.op is not None and backward and OPS[self.op].backward is None:
             return f"xFormers' {self.op} has no backward"
-        return None
+        asked, names = _asked(case), _dispatched(case, device) if self.op is None else [self.op]
+        taking = [(OPS[name].backward if backward else OPS[name].forward) or () for name in names]
+        if asked is None or any(asked in taken for taken in taking):
+            return None
+        who = f"xFormers' {' and '.join(names)} take{'s' if len(names) == 1 else ''}" if names else "xFormers takes"
+        return f"{who} no {asked}{' backward' if backward else ''}"
+
+    def lay_out_bias(self, bias: Any) -> Any:
+        """Rows 16 bytes apart or a multiple of that, without which CUTLASS refuses it: a slice of a larger tensor, as
+        its message asks for.
+        """
+        kv_len, step = bias.shape[-1], 16 // bias.element_size()
+        if bias.stride(-2) % step == 0:
+            return bias
+        from torch.nn.functional import pad
+
+        return pad(bias, (0, -kv_len % step))[..., :kv_len]
 
     def prepare(self, case: Case, device: str) -> Callable[..., Any]:
         attend = self.require("xformers.ops").memory_efficient_attention
-        mask, op = self._mask(case), self._pinned()
+        attn_bias, op = self._attn_bias(case), self._pinned()
         scale, groups, kv_heads = case.scale, case.group_size, case.num_kv_heads
 
         def call(q: Any, k: Any, v: Any, bias: Any = None) -> Any:
-            return attend(q, k, v, attn_bias=mask if bias is None else bias, scale=scale, op=op)
+            return attend(q, k, v, attn_bias=attn_bias(bias), scale=scale, op=op)
 
-        def grouped(q: Any, k: Any, v: Any) -> Any:
+        def grouped(q: Any, k: Any, v: Any, bias: Any = None) -> Any:
             # A group's query heads share one key/value head: a view with stride 0, as the library asks for.
             q = q.unflatten(2, (kv_heads, groups))
             k, v = (x.unsqueeze(3).expand(-1, -1, -1, groups, -1) for x in (k, v))
-            return attend(q, k, v, attn_bias=mask, scale=scale, op=op).flatten(2, 3)
+            return attend(q, k, v, attn_bias=attn_bias(bias), scale=scale, op=op).flatten(2, 3)
 
         return grouped if groups > 1 else call
+
+    def _attn_bias(self, case: Case) -> Callable[[Any], Any]:
+        """From the bias of a call, or None, to what is passed as attn_bias."""
+        if case.bias == "none":
+            mask = self._mask(case)
+            return lambda _: mask
+        heads = (case.num_heads,) if case.group_size == 1 else (case.num_kv_heads, case.group_size)
+        shape = (case.batch_size, *heads, case.q_len, case.kv_len)
+
+        def expanded(bias: Any) -> Any:
+            # In one step: a view that splits the heads would give a single row another stride, and CUTLASS looks at it
+            _, head, *row = bias.stride()
+            return bias.as_strided(shape, (0, *(head * count for count in heads[1:]), head, *row))
+
+        if not case.masked:
+            return expanded
+        # It is aligned top-left, which is bottom-right where q_len is kv_len
+        causal = self.require("xformers.ops.fmha.attn_bias").LowerTriangularMaskWithTensorBias
+        return lambda bias: causal(expanded(bias))
 
     def _mask(self, case: Case) -> Any:
         """The mask as one of its bias classes, aligned bottom-right; None where every key is seen."""
@@ -77,9 +132,31 @@ class XformersAttention(Attention):
         """The pinned classes, forward and backward; raises Missing where this build of xFormers lacks them."""
         if self.op is None:
             return None
-        module, forward, backward = OPS[self.op]
-        classes = self.require(f"xformers.ops.fmha.{module}")
-        pair = getattr(classes, forward), None if backward is None else getattr(classes, backward)
+        classes = self.require(f"xformers.ops.fmha.{self.op}")
+        pair = classes.FwOp, None if OPS[self.op].backward is None else classes.BwOp
         if not all(one.is_available() for one in pair if one is not None):
             raise Missing(f"this build of xFormers has no {self.op}; python -m xformers.info says what it has")
         return pair
+
+
+def _asked(case: Case) -> str | None:
+    """What the case asks of attn_bias, None where every key is seen and nothing is added."""
+    left, right = case.bounds
+    if case.bias != "none":
+        if not case.masked:
+            return _BIAS
+        return _CAUSAL_BIAS if (left, right) == (-1, 0) and case.q_len == case.kv_len else _MASKED_BIAS
+    if not case.masked:
+        return None
+    if right != 0:
+        return _WINDOW
+    return _CAUSAL if left < 0 else _CAUSAL_WINDOW
+
+
+def _dispatched(case: Case, device: Device) -> list[str]:
+    """The kernels that it chooses among for the case's dtype and head dims on this device (dispatch.py of 0.0.35),
+    without what needs other packages. triton_splitk, which is tried for a few grouped queries too, takes no mask.
+    """
+    capability = device.compute_capability or 0
+    flash = case.dtype != "fp32" and case.head_dim == case.head_dim_v <= 256 and capability >= 8.0
+    return [name for name, takes in (("flash", flash), ("cutlass", capability <= 9.0)) if takes]
