@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from attnsweep import capabilities, devices, worker
+from attnsweep.devices import Device
 from cells import resolved
 
 CPU = devices.cpu()
@@ -137,9 +138,17 @@ def test_each_is_asked_as_its_framework_is_used():
 
 
 def test_every_implementation_claims_its_plain_case_on_its_gpu():
-    """A YAML that refuses that measures nothing on an H200."""
+    """A YAML that refuses that measures nothing there. One is for a newer GPU than an H200, where it claims nothing."""
+    newer = "xformers_cutlass_blackwell"
     for name, impl in IMPLS.items():
-        assert capabilities.why_unsupported(impl, capabilities.singles(impl)["fwd"], H200) is None, name
+        gpu = Device(kind="cuda", uuid="GPU-0", name="B200", compute_capability=10.0) if name == newer else H200
+        assert capabilities.why_unsupported(impl, capabilities.singles(impl)["fwd"], gpu) is None, name
+    claimed = [
+        case
+        for case in capabilities.singles(IMPLS[newer]).values()
+        if not capabilities.why_unsupported(IMPLS[newer], case, H200)
+    ]
+    assert not claimed
 
 
 def test_the_document_asks_at_the_size_at_which_gpus_are_asked():

@@ -1,6 +1,7 @@
 """From YAML to an implementation: binding, what is supported and why not, and the general adapter."""
 
 import importlib.machinery
+import itertools
 import re
 import sys
 import types
@@ -18,6 +19,7 @@ from attnsweep.errors import ConfigError, Missing
 CONF = sorted((Path(__file__).parents[2] / "conf/impl").glob("*.yaml"))
 CPU = Device(kind="cpu", uuid="cpu", name="test")
 H200 = Device(kind="cuda", uuid="GPU-0", name="NVIDIA H200", compute_capability=9.0)
+B200 = Device(kind="cuda", uuid="GPU-0", name="NVIDIA B200", compute_capability=10.0)
 V100 = Device(kind="cuda", uuid="GPU-0", name="Tesla V100", compute_capability=7.0)
 EAGER, DEFAULT = {"name": "eager", "mode": None}, {"name": "default", "mode": "default"}
 
@@ -42,7 +44,7 @@ def load(name):
 
 
 @pytest.mark.parametrize("path", CONF, ids=lambda path: path.stem)
-def test_every_yaml_binds_and_takes_a_plain_case_on_an_h200(path):
+def test_every_yaml_binds_and_takes_a_plain_case_on_an_h200_or_a_newer_gpu(path):
     """The folder is the test's parameter list; the file's name is the implementation's."""
     impl = yaml.safe_load(path.read_text())
     impls.bind(impl)
@@ -50,7 +52,8 @@ def test_every_yaml_binds_and_takes_a_plain_case_on_an_h200(path):
     assert impls.framework(impl) == ("jax" if path.stem.startswith("jax_") else "torch")
     # Decoding alone is what some are for, and others take fp16 and no mask
     plain = [case(), case(q_len=1), case(dtype="fp16"), case(dtype="fp16", causal=False)]
-    assert None in [impls.why_unsupported(impl, one, H200, mode) for one in plain for mode in (EAGER, DEFAULT)]
+    asked = itertools.product(plain, (H200, B200), (EAGER, DEFAULT))
+    assert None in [impls.why_unsupported(impl, *one) for one in asked]
 
 
 #: What chooses among kernels, or has none of its own, so that none could be missing.

@@ -50,7 +50,7 @@ WINDOWS = {"window", "local", "left", "right", "bwd_window"}
 FA2 = {"bias", "v_dim", "single"}
 SAGE = {*WINDOWS, *BACKWARD, "bias", "v_dim", "wide", "later"}
 SEVERAL = {"local", "right"}
-#: Of each implementation the cases that it does not take on an H200; it must be right in every other.
+#: Of each implementation the cases that it does not take on the GPU that it is for; it must be right in every other.
 REFUSED = {
     "fa2": FA2,
     "fa2_decode": FA2 | BACKWARD | {"causal"},
@@ -62,8 +62,10 @@ REFUSED = {
     "hf_flash_attn3": {"bias", "single"},
     "xformers": {"bias", "bwd_gqa"},
     "xformers_cutlass": {"local", "left", "right", "bwd_window", "bias", "bwd_gqa"},
+    "xformers_cutlass_blackwell": FA2 | {"wide", "bwd_gqa"},
     "xformers_flash": FA2 | {"bwd_gqa"},
     "xformers_flash3": {"bias", "single", "bwd_gqa"},
+    "xformers_flash3_splitkv": {"bias", "single", "causal", "wide"} | BACKWARD,
     "xformers_triton_splitk": FA2 | WINDOWS | BACKWARD | {"causal", "later"},
     "sage1": SAGE,
     "sage2_fp16_cuda": SAGE | {"single"},
@@ -104,8 +106,9 @@ def case(name):
 
 
 def why_unsupported(impl, fields):
-    """Why an implementation does not take a case on an H200."""
-    return impls.why_unsupported(impl, Case(**fields), H200, EAGER)
+    """Why an implementation does not take a case on an H200, or on a B200 if it is for none older."""
+    newer = (impl["supports"].get("min_compute_capability") or 0) > H200.compute_capability
+    return impls.why_unsupported(impl, Case(**fields), B200 if newer else H200, EAGER)
 
 
 def run(impl, name):
@@ -187,15 +190,23 @@ def test_a_pinned_operator_of_xformers_is_passed_and_asked_for(monkeypatch):
     for name, expected in (
         ("xformers", None),
         ("xformers_cutlass", (ops["cutlass"].FwOp, ops["cutlass"].BwOp)),
+        ("xformers_cutlass_blackwell", (ops["cutlass_blackwell"].FwOp, ops["cutlass_blackwell"].BwOp)),
+        ("xformers_flash3_splitkv", (ops["flash3"].FwOp_KVSplit, None)),
         ("xformers_triton_splitk", (ops["triton_splitk"].FwOp, None)),
     ):
         for heads in ("dense", "decode"):
             passed.clear()
             assert run(load(name), heads)["status"] == "ok"
             assert set(passed) == {expected}
-    monkeypatch.setattr(ops["flash3"].FwOp, "is_available", classmethod(lambda cls: False))
-    outcome = run(load("xformers_flash3"), "dense")
-    assert (outcome["status"], "no flash3" in outcome["reason"]) == ("missing", True)
+    for name, needed in (
+        ("flash3", "flash_attn_3"),
+        ("flash3_splitkv", "flash_attn_3"),
+        ("cutlass_blackwell", "fbgemm-gpu-genai"),
+    ):
+        monkeypatch.setattr(ops[name.partition("_splitkv")[0]].FwOp, "is_available", classmethod(lambda cls: False))
+        outcome = run(load(f"xformers_{name}"), "dense")
+        assert outcome["status"] == "missing"
+        assert f"has no {name}, which needs {needed}; python -m xformers.info" in outcome["reason"]
 
 
 @pytest.mark.parametrize(
@@ -250,6 +261,9 @@ def test_a_bias_goes_to_the_kernels_of_xformers_that_take_one(fields):
         ("cutlass", {"bias": "dense", "num_kv_heads": 2, "direction": "bwd"}, "has no backward for grouped heads"),
         ("triton_splitk", {"bias": "dense", "causal": True, "q_len": 40}, "a causal mask is not supported"),
         ("flash", {"bias": "dense"}, "a bias is not supported"),
+        ("flash3_splitkv", {"q_len": 40}, "splits no keys where q_len is kv_len"),
+        ("cutlass_blackwell", {"q_len": 80}, "takes no more queries than keys"),
+        ("cutlass_blackwell", {"q_len": 4, "direction": "bwd"}, "takes no fewer than 8 queries backward"),
     ],
 )
 def test_what_a_kernel_of_xformers_does_not_take_is_refused(op, fields, reason):
@@ -331,7 +345,7 @@ def test_planning_is_recorded_without_the_compiling_that_its_first_time_does(nam
 @pytest.mark.parametrize(
     ("name", "changed", "sentence"),
     [
-        ("xformers", {"op": "ck"}, "op must be one of cutlass, flash, flash3, triton_splitk or null"),
+        ("xformers", {"op": "ck"}, "op must be one of cutlass, cutlass_blackwell, flash, .*, triton_splitk or null"),
         ("flashinfer_prefill_fa2", {"backend": "cudnn"}, "backend must be fa2 or fa3, not 'cudnn'"),
         ("flashinfer_decode", {"backend": "auto"}, "backend must be fa2 or fa3, not 'auto'"),
         ("flashinfer_decode", {"use_tensor_cores": "no"}, "use_tensor_cores must be true or false, not 'no'"),
@@ -357,6 +371,7 @@ def test_a_mistake_in_a_library_s_yaml_is_one_sentence(name, changed, sentence):
         ("fa3", {"compute_capability": 10.0}, "compute capability 10.0 is above 9.0"),
         ("sage2_fp8_sm90", {"compute_capability": 8.0}, "compute capability 8.0 is below 9.0"),
         ("flashinfer_prefill_fa3", {"compute_capability": 12.0}, "compute capability 12.0 is above 9.0"),
+        ("xformers_cutlass_blackwell", {"compute_capability": 9.0}, "compute capability 9.0 is below 10.0"),
     ],
 )
 def test_a_kernel_of_one_architecture_says_so(name, device, reason):

@@ -21,19 +21,24 @@ _MASKS = frozenset({_CAUSAL, _CAUSAL_WINDOW, _WINDOW})
 
 @dataclass(frozen=True)
 class _Op:
-    """One of its kernels (0.0.35): what its classes FwOp and BwOp of the module of that name in xformers.ops.fmha take
-    as attn_bias beside None; `backward` is None where there is no BwOp.
+    """One of its kernels (0.0.35): its module of xformers.ops.fmha, and what its classes there take as attn_bias beside
+    None, `forward_class` and BwOp; `backward` is None where there is no BwOp. `needs` is installed beside xFormers.
     """
 
+    module: str
     forward: frozenset[str]
     backward: frozenset[str] | None
+    needs: str | None = None
+    forward_class: str = "FwOp"
 
 
 OPS = {
-    "cutlass": _Op(frozenset({_CAUSAL, _CAUSAL_WINDOW, _BIAS, _CAUSAL_BIAS}), frozenset({_CAUSAL, _BIAS})),
-    "flash": _Op(_MASKS, _MASKS),
-    "flash3": _Op(_MASKS, _MASKS),
-    "triton_splitk": _Op(frozenset({_BIAS}), None),
+    "cutlass": _Op("cutlass", frozenset({_CAUSAL, _CAUSAL_WINDOW, _BIAS, _CAUSAL_BIAS}), frozenset({_CAUSAL, _BIAS})),
+    "cutlass_blackwell": _Op("cutlass_blackwell", _MASKS, _MASKS, "fbgemm-gpu-genai"),
+    "flash": _Op("flash", _MASKS, _MASKS),
+    "flash3": _Op("flash3", _MASKS, _MASKS, "flash_attn_3"),
+    "flash3_splitkv": _Op("flash3", _MASKS, None, "flash_attn_3", "FwOp_KVSplit"),
+    "triton_splitk": _Op("triton_splitk", frozenset({_BIAS}), None),
 }
 
 
@@ -41,7 +46,7 @@ class XformersAttention(Attention):
     """xformers.ops.memory_efficient_attention in its layout (B, M, H, K), or (B, M, G, H, K) for grouped heads.
 
     `op` pins one of its kernels, forward and backward; it raises where that one cannot do the case. null lets it
-    dispatch.
+    dispatch. No scale is passed: its own is the case's, and cutlass_blackwell takes no other.
     """
 
     module = "xformers.ops"
@@ -62,6 +67,12 @@ class XformersAttention(Attention):
             return "xFormers has no backward for grouped heads"
         if self.op is not None and backward and OPS[self.op].backward is None:
             return f"xFormers' {self.op} has no backward"
+        if self.op == "flash3_splitkv" and case.q_len == case.kv_len:
+            return "xFormers' flash3_splitkv splits no keys where q_len is kv_len"
+        if self.op == "cutlass_blackwell" and case.q_len > case.kv_len:
+            return "xFormers' cutlass_blackwell takes no more queries than keys"
+        if self.op == "cutlass_blackwell" and backward and case.q_len < 8:
+            return "xFormers' cutlass_blackwell takes no fewer than 8 queries backward"
         asked, names = _asked(case), _dispatched(case, device) if self.op is None else [self.op]
         taking = [(OPS[name].backward if backward else OPS[name].forward) or () for name in names]
         if asked is None or any(asked in taken for taken in taking):
@@ -83,23 +94,32 @@ class XformersAttention(Attention):
     def prepare(self, case: Case, device: str) -> Callable[..., Any]:
         attend = self.require("xformers.ops").memory_efficient_attention
         attn_bias, op = self._attn_bias(case), self._pinned()
-        scale, groups, kv_heads = case.scale, case.group_size, case.num_kv_heads
+        groups, kv_heads = case.group_size, case.num_kv_heads
 
         def call(q: Any, k: Any, v: Any, bias: Any = None) -> Any:
-            return attend(q, k, v, attn_bias=attn_bias(bias), scale=scale, op=op)
+            return attend(q, k, v, attn_bias=attn_bias(bias), op=op)
 
         def grouped(q: Any, k: Any, v: Any, bias: Any = None) -> Any:
             # A group's query heads share one key/value head: a view with stride 0, as the library asks for.
             q = q.unflatten(2, (kv_heads, groups))
             k, v = (x.unsqueeze(3).expand(-1, -1, -1, groups, -1) for x in (k, v))
-            return attend(q, k, v, attn_bias=attn_bias(bias), scale=scale, op=op).flatten(2, 3)
+            return attend(q, k, v, attn_bias=attn_bias(bias), op=op).flatten(2, 3)
 
-        return grouped if groups > 1 else call
+        function = grouped if groups > 1 else call
+        if self.op != "flash3_splitkv":
+            return function
+        sequences = (case.batch_size, case.q_len)
+
+        def in_one_row(q: Any, k: Any, v: Any) -> Any:
+            q, k, v = (x.flatten(0, 1).unsqueeze(0) for x in (q, k, v))
+            return function(q, k, v).squeeze(0).unflatten(0, sequences)
+
+        return in_one_row
 
     def _attn_bias(self, case: Case) -> Callable[[Any], Any]:
         """From the bias of a call, or None, to what is passed as attn_bias."""
         if case.bias == "none":
-            mask = self._mask(case)
+            mask = self._mask_in_one_row(case) if self.op == "flash3_splitkv" else self._mask(case)
             return lambda _: mask
         heads = (case.num_heads,) if case.group_size == 1 else (case.num_kv_heads, case.group_size)
         shape = (case.batch_size, *heads, case.q_len, case.kv_len)
@@ -128,14 +148,34 @@ class XformersAttention(Attention):
         left, right = (case.kv_len if side < 0 else side for side in (left, right))
         return biases.LocalAttentionFromBottomRightMask(window_left=left, window_right=right)
 
+    def _mask_in_one_row(self, case: Case) -> Any:
+        """The mask for sequences that stand one after the other in one, the only form in which flash3 splits keys."""
+        biases = self.require("xformers.ops.fmha.attn_bias")
+        lengths = ([case.q_len] * case.batch_size, case.kv_len, [case.kv_len] * case.batch_size)
+        left, right = case.bounds
+        if not case.masked:
+            return biases.BlockDiagonalPaddedKeysMask.from_seqlens(*lengths)
+        if right == 0 and left < 0:
+            return biases.BlockDiagonalCausalWithOffsetPaddedKeysMask.from_seqlens(*lengths)
+        if right == 0:
+            return biases.BlockDiagonalCausalLocalAttentionPaddedKeysMask.from_seqlens_local(
+                *lengths, window_size=left + 1
+            )
+        left, right = (case.kv_len if side < 0 else side for side in (left, right))
+        return biases.BlockDiagonalLocalAttentionPaddedKeysMask.from_seqlens_local(
+            *lengths, window_left=left, window_right=right
+        )
+
     def _pinned(self) -> tuple[Any, Any] | None:
         """The pinned classes, forward and backward; raises Missing where this build of xFormers lacks them."""
         if self.op is None:
             return None
-        classes = self.require(f"xformers.ops.fmha.{self.op}")
-        pair = classes.FwOp, None if OPS[self.op].backward is None else classes.BwOp
+        op = OPS[self.op]
+        classes = self.require(f"xformers.ops.fmha.{op.module}")
+        pair = getattr(classes, op.forward_class), None if op.backward is None else classes.BwOp
         if not all(one.is_available() for one in pair if one is not None):
-            raise Missing(f"this build of xFormers has no {self.op}; python -m xformers.info says what it has")
+            needs = "" if op.needs is None else f", which needs {op.needs}"
+            raise Missing(f"this build of xFormers has no {self.op}{needs}; python -m xformers.info says what it has")
         return pair
 
 
