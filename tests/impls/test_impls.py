@@ -128,6 +128,33 @@ def test_a_mistake_in_a_yaml_is_one_sentence_with_the_choices(change, sentence):
     assert "sdpa_flash" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"block_size": "abc"}, "block_size must be a positive integer, not 'abc'"),
+        ({"block_size": -1}, "block_size must be a positive integer, not -1"),
+        ({"block_size": True}, "block_size must be a positive integer, not True"),
+        ({"kernel_options": "abc"}, "kernel_options must be null or a mapping such as {BLOCK_M: 64}, not 'abc'"),
+        (
+            {"kernel_options": {"BLOCK_M": [64]}},
+            "kernel_options.BLOCK_M must be a number, true or false, or text, not [64]",
+        ),
+        ({"kernel_options": {1: 64}}, "the keys of kernel_options must be names, not 1"),
+    ],
+)
+def test_a_mistake_in_flex_s_sizes_is_one_sentence(change, sentence):
+    """Before anything runs: PyTorch says it in its own words in each cell."""
+    with pytest.raises(ConfigError) as caught:
+        impls.bind({**load("flex"), **change})
+    assert str(caught.value) == f"impl flex: {sentence}"
+    for fits in (
+        {"block_size": 64},
+        {"kernel_options": None},
+        {"kernel_options": {"BLOCK_M": 64, "PRESCALE_QK": True}},
+    ):
+        impls.bind({**load("flex"), **fits})
+
+
 class Buggy(impls.Attention):
     """An adapter whose author made a mistake in each place that the parent asks."""
 

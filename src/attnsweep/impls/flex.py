@@ -6,6 +6,7 @@ from typing import Any, Callable
 
 from attnsweep.case import Case
 from attnsweep.devices import Device
+from attnsweep.errors import ConfigError
 from attnsweep.impls.base import Attention
 from attnsweep.impls.masks import visible
 
@@ -22,6 +23,24 @@ class FlexAttention(Attention):
         super().__init__(**common)
         self.block_size = block_size
         self.kernel_options = kernel_options
+
+    @classmethod
+    def validate(cls, impl: dict[str, Any]) -> None:
+        super().validate(impl)
+        name, size, options = impl["name"], impl.get("block_size", 128), impl.get("kernel_options")
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ConfigError(f"impl {name}: block_size must be a positive integer, not {size!r}")
+        if options is not None and not isinstance(options, dict):
+            raise ConfigError(
+                f"impl {name}: kernel_options must be null or a mapping such as {{BLOCK_M: 64}}, not {options!r}"
+            )
+        for key, value in (options or {}).items():
+            if not isinstance(key, str):
+                raise ConfigError(f"impl {name}: the keys of kernel_options must be names, not {key!r}")
+            if not isinstance(value, (int, float, str)):
+                raise ConfigError(
+                    f"impl {name}: kernel_options.{key} must be a number, true or false, or text, not {value!r}"
+                )
 
     def supports(self, case: Case, device: Device, compile_mode: str) -> str | None:
         if compile_mode == "eager":
