@@ -1,5 +1,6 @@
 """Adapters of other libraries, through the worker's check, on fakes that have the libraries' published signatures."""
 
+import importlib
 import importlib.metadata
 import json
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from huggingface_hub.errors import HfHubHTTPError
 
 import fake_libraries
 from attnsweep import impls, worker
@@ -25,6 +27,9 @@ H200 = Device(kind="cuda", uuid="GPU-0", name="NVIDIA H200", compute_capability=
 B200 = Device(kind="cuda", uuid="GPU-0", name="NVIDIA B200", compute_capability=10.0)
 EAGER = {"name": "eager", "mode": None}
 BLINK = {"min_blocks": 1, "block_ms": 0.1, "rest_ms": 0.0, "time_cap_s": 0.01}
+
+#: What kernels 0.17 says where it could not ask who published a kernel, without the advice that follows.
+DISTRUST = "Kernel repository 'kernels-community/flash-attn3' could not verify publisher trust status"
 
 #: Every size differs from every other, so that no layout passes for another.
 SIZES = {"batch_size": 2, "q_len": 12, "kv_len": 40, "num_heads": 6, "num_kv_heads": 6, "head_dim": 64}
@@ -396,15 +401,47 @@ def test_what_is_not_on_the_package_index_says_where_it_is():
         impls.build(load("sage2_fp16_cuda")).prepare(Case(**case("decode")), "cpu")
 
 
-def test_a_hub_that_cannot_be_reached_is_missing_with_its_words(monkeypatch):
-    """kernels 0.17 says it by a ValueError: it could not verify who published the kernel."""
+#: httpx, under the name by which huggingface_hub has it.
+HTTP = importlib.import_module(HfHubHTTPError.__mro__[1].__module__.partition(".")[0])
+OFFLINE = "[Errno -2] Name or service not known"
+
+
+def distrust(cause):
+    """kernels 0.17 where it could not ask who published a kernel: it takes that for distrust, and advises trust."""
+    error = ValueError(f"{DISTRUST}. Set trust_remote_code=True or add the repository ID to the allowlist")
+    error.__context__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "reached"),
+    [
+        (distrust(HTTP.ConnectError(OFFLINE)), f"{DISTRUST} ({OFFLINE})", False),
+        (HTTP.ConnectError(OFFLINE), OFFLINE, False),
+        (ConnectionError("offline\nmode"), "offline mode", False),
+        (distrust(OSError("500 Server Error")), f"{DISTRUST} (500 Server Error)", True),
+        # A publisher whom the hub itself does not list is the user's to trust
+        (
+            ValueError("not from a trusted publisher. Set trust_remote_code=True"),
+            "not from a trusted publisher. Set t",
+            True,
+        ),
+        (FileNotFoundError("Cannot find a build variant"), "Cannot find a build variant", True),
+    ],
+)
+def test_a_hub_that_cannot_be_reached_is_missing_with_what_works_without(error, said, reached, monkeypatch):
+    """In the library's words, without the advice to trust whoever it is."""
 
     def fail(*args, **keywords):
-        raise ValueError("could not verify publisher trust status")
+        raise error
 
     monkeypatch.setitem(sys.modules, "kernels", types.SimpleNamespace(get_kernel=fail))
-    with pytest.raises(Missing, match="could not verify publisher"):
+    with pytest.raises(Missing) as caught:
         impls.build(load("hf_flash_attn3")).prepare(Case(**case("later")), "cuda")
+    assert str(caught.value).startswith(f"kernels cannot load kernels-community/flash-attn3 at v1: {said}")
+    way = ": the hub could not be reached. Without a network impl.folder takes a local kernel repository (with impl."
+    assert (way in str(caught.value)) is not reached
+    assert ("Set trust_remote_code" in str(caught.value)) is said.startswith("not from a trusted publisher")
 
 
 def test_the_hub_is_asked_for_the_revision_and_a_folder_for_itself(tmp_path, monkeypatch):

@@ -46,13 +46,38 @@ class HubKernel(FunctionAttention):
             raise ConfigError(f"impl {name}: either repository and revision or folder must be given")
 
     def loaded(self) -> Any:
-        """The kernel's module; raises Missing where the hub or the folder has no build for this machine."""
+        """The kernel's module; raises Missing where the hub is out of reach, or has no build for this machine."""
         kernels = self.require("kernels")
+        # The first of them is httpx's base, or requests': what they raise without a network is no OSError of httpx
+        failures = self.require("huggingface_hub.errors").HfHubHTTPError.__bases__
         try:
             if self.folder is not None:
                 return kernels.get_local_kernel(Path(self.folder).expanduser(), **self.trusted)
             return kernels.get_kernel(self.repository, revision=self.revision, **self.trusted)
-        # No such file, no build for this system, no network (a ValueError since its publisher cannot be verified)
-        except (OSError, ValueError) as error:
+        # No such file, no build for this system, a publisher that is not trusted, no network
+        except (OSError, ValueError, *failures) as error:
             source = self.folder or f"{self.repository} at {self.revision}"
-            raise Missing(f"kernels cannot load {source}: {' '.join(str(error).split())}") from error
+            raise Missing(f"kernels cannot load {source}: {_why(error)}") from error
+
+
+def _why(error: BaseException) -> str:
+    """What the library said, and where the hub could not be reached what works without it.
+
+    It asks first who publishes the kernel. Where that fails, for whatever reason, it advises to trust whoever it is
+    (_check_trust_remote_code in hf_hub.py of kernels 0.17.2): the reason stands here in place of that.
+    """
+    text, failed = _line(error), error
+    if "could not verify publisher" in text and error.__context__ is not None:
+        failed = error.__context__
+        text = f"{text.partition('. ')[0]} ({_line(failed)})"
+    # httpx's base of what is no answer, requests' two, and Python's own
+    if {"TransportError", "ConnectionError", "Timeout"}.isdisjoint(cls.__name__ for cls in type(failed).__mro__):
+        return text
+    return (
+        f"{text}: the hub could not be reached. Without a network impl.folder takes a local kernel repository (with "
+        "impl.repository=null impl.revision=null), and HF_HUB_OFFLINE=1 what was downloaded before"
+    )
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())
