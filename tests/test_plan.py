@@ -330,6 +330,15 @@ def test_another_interpreter_does_not_see_this_ones_pythonpath(
     assert environment.foreign_versions(str(foreign), variables, ["onlyhere"]) == {"onlyhere": "1.5"}
 
 
+def test_what_a_wrapper_says_before_its_python_is_no_answer(tmp_path: Path, foreign: Path) -> None:
+    """A module system greets whoever loads it."""
+    wrapper = tmp_path / "wrapper"
+    wrapper.write_text(f'#!/bin/sh\necho Welcome\nexec {foreign} "$@"\n')
+    wrapper.chmod(0o755)
+    wanted = {"numpy": importlib.metadata.version("numpy")}
+    assert environment.foreign_versions(str(wrapper), {}, ["numpy"]) == wanted
+
+
 def test_an_absent_interpreter_costs_its_own_cells_only(tmp_path: Path) -> None:
     """Absent or not executable: planned like any other, to end as missing where the pool looks at it."""
     plain = tmp_path / "python"

@@ -91,7 +91,7 @@ def foreign_versions(
     except OSError as error:
         return f"{python} cannot be started: {error.strerror}"
     try:
-        found = json.loads(answer.stdout)
+        found = json.loads(answer.stdout.strip().rpartition("\n")[2])  # a wrapper may have said something before
     except json.JSONDecodeError:
         found = None
     if isinstance(found, dict) and set(found) == set(names):

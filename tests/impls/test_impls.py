@@ -131,9 +131,11 @@ def test_a_mistake_in_a_yaml_is_one_sentence_with_the_choices(change, sentence):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"block_size": "abc"}, "block_size must be a positive integer, not 'abc'"),
-        ({"block_size": -1}, "block_size must be a positive integer, not -1"),
-        ({"block_size": True}, "block_size must be a positive integer, not True"),
+        ({"block_size": "abc"}, "block_size must be a positive integer, or [QUERIES, KEYS], not 'abc'"),
+        ({"block_size": -1}, "block_size must be a positive integer, or [QUERIES, KEYS], not -1"),
+        ({"block_size": True}, "block_size must be a positive integer, or [QUERIES, KEYS], not True"),
+        ({"block_size": [64]}, "block_size must be a positive integer, or [QUERIES, KEYS], not [64]"),
+        ({"block_size": [64, 0]}, "block_size must be a positive integer, or [QUERIES, KEYS], not [64, 0]"),
         ({"kernel_options": "abc"}, "kernel_options must be null or a mapping such as {BLOCK_M: 64}, not 'abc'"),
         (
             {"kernel_options": {"BLOCK_M": [64]}},
@@ -149,6 +151,7 @@ def test_a_mistake_in_flex_s_sizes_is_one_sentence(change, sentence):
     assert str(caught.value) == f"impl flex: {sentence}"
     for fits in (
         {"block_size": 64},
+        {"block_size": [128, 64]},
         {"kernel_options": None},
         {"kernel_options": {"BLOCK_M": 64, "PRESCALE_QK": True}},
     ):
@@ -303,6 +306,29 @@ def test_what_hides_the_distribution_is_not_taken_for_it(tmp_path, monkeypatch):
             record.with_suffix(".gone").rename(record)
             for name in ("hidden", "hidden.inner"):
                 sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    ("files", "record"),
+    [
+        (["beside.so", "beside.py"], b"beside.py,,\n"),  # Python takes the compiled one
+        (["beside/__init__.py", "beside.py"], b"beside.py,,\nbeside/__init__.py,,\n"),  # and the package
+        (["beside/__init__.pyc"], b"beside/__init__.py,,\n"),
+        (["beside.py"], b"beside.py,,\n\xff,,\n"),
+    ],
+)
+def test_what_is_beside_what_the_distribution_recorded_hides_nothing(files, record, tmp_path, monkeypatch):
+    """A compiled module, a package, a file without its source, and a record that cannot be read."""
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+    for file in files:
+        path = tmp_path / file.replace(".so", suffix)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    (tmp_path / "beside-4.0.dist-info").mkdir()
+    (tmp_path / "beside-4.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: beside\nVersion: 4.0\n")
+    (tmp_path / "beside-4.0.dist-info/RECORD").write_bytes(record)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert impls.why_missing({**load("fa2"), "function": "beside.attention", "distribution": "beside"}) is None
 
 
 def test_what_only_an_import_can_tell_is_not_called_missing(tmp_path, monkeypatch):

@@ -285,7 +285,9 @@ def test_an_operator_of_xformers_given_on_the_command_line_is_asked_too():
     b200 = impls.why_unsupported(load("xformers"), Case(**fields), B200, EAGER)
     assert b200 == "xFormers' flash takes no bias"
     fp32 = impls.why_unsupported(load("xformers"), Case(**{**fields, "dtype": "fp32"}), B200, EAGER)
-    assert fp32 == "xFormers takes no bias"
+    assert fp32 == "xFormers has no kernel of its own for this dtype and these head dims on this GPU"
+    unmasked = Case(**{**fields, "dtype": "fp32", "bias": "none"})
+    assert impls.why_unsupported(load("xformers"), unmasked, B200, EAGER) == fp32
 
 
 def test_a_bias_is_laid_out_once_for_each_place_that_it_has():

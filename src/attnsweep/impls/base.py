@@ -235,8 +235,7 @@ class Attention(ABC):
             return None
         if spec is None:
             return self.install(f"No module named {name!r}")
-        hidden = self._hidden(self.module, spec.origin) if spec.name == self.module else None
-        return self._only_folder(self.module, spec) or hidden
+        return self._only_folder(self.module, spec) or self._hidden(self.module, spec)
 
     def install(self, why: str) -> str:
         """A sentence that says what is missing and how to get it."""
@@ -253,8 +252,8 @@ class Attention(ABC):
             module = importlib.import_module(name)
         except ImportError as error:
             raise Missing(self.install(f"{name} cannot be imported ({error})")) from error
-        why = self._only_folder(name, getattr(module, "__spec__", None))
-        why = why or self._hidden(name, getattr(module, "__file__", None))
+        spec = getattr(module, "__spec__", None)
+        why = self._only_folder(name, spec) or self._hidden(name, spec)
         if why is not None:
             raise Missing(why)
         return module
@@ -267,24 +266,25 @@ class Attention(ABC):
             return None
         return self.install(f"{module} is only a folder ({next(iter(folders or ['']))})")
 
-    def _hidden(self, module: str, file: str | None) -> str | None:
-        """Why what is imported from `file` is not the distribution's, or None: one of the same name before it on the
-        path, such as flash-attn 2's older flash_attn.cute before flash-attn-4's, would run as that version.
+    def _hidden(self, module: str, spec: ModuleSpec | None) -> str | None:
+        """Why what `module` finds is not the distribution's, or None: one of the same name before it on the path, such
+        as flash-attn 2's older flash_attn.cute before flash-attn-4's, would run as that version.
         """
-        if self.distribution is None or file is None:
+        if self.distribution is None or spec is None or spec.name != module or not spec.has_location:
             return None
         try:
             installed = importlib.metadata.distribution(self.distribution)
-        except importlib.metadata.PackageNotFoundError:
+            record = installed.read_text("RECORD") or ""
+        except (importlib.metadata.PackageNotFoundError, UnicodeDecodeError):
             return None
-        path = module.replace(".", "/")
-        found = re.search(
-            f"^({re.escape(path)}(?:/__init__)?[.]py),", installed.read_text("RECORD") or "", re.MULTILINE
-        )
-        if found is None or os.path.realpath(str(installed.locate_file(found[1]))) == os.path.realpath(file):
+        path = re.escape(module.replace(".", "/"))
+        recorded = re.findall(f"^({path}(?:/__init__)?[.]py),", record, re.MULTILINE)
+        # The folders: what is imported may be a compiled file beside the one that is recorded
+        folders = {os.path.realpath(os.path.dirname(str(installed.locate_file(one)))) for one in recorded}
+        if not folders or os.path.realpath(os.path.dirname(str(spec.origin))) in folders:
             return None
         return (
-            f"{module} is {file}, which hides that of {self.distribution} {installed.version}; "
+            f"{module} is {spec.origin}, which hides that of {self.distribution} {installed.version}; "
             "an environment of its own (env) has nothing before it"
         )
 

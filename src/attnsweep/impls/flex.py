@@ -17,9 +17,13 @@ _DECODING_QUERIES = 128
 
 
 class FlexAttention(Attention):
-    """torch.nn.attention.flex_attention; the mask is a BlockMask, made in `prepare`; `block_size` is its tile."""
+    """torch.nn.attention.flex_attention; the mask is a BlockMask, made in `prepare`; `block_size` is its tile: so many
+    queries and keys, or [queries, keys].
+    """
 
-    def __init__(self, *, block_size: int = 128, kernel_options: dict[str, Any] | None = None, **common: Any) -> None:
+    def __init__(
+        self, *, block_size: int | list[int] = 128, kernel_options: dict[str, Any] | None = None, **common: Any
+    ) -> None:
         super().__init__(**common)
         self.block_size = block_size
         self.kernel_options = kernel_options
@@ -28,8 +32,9 @@ class FlexAttention(Attention):
     def validate(cls, impl: dict[str, Any]) -> None:
         super().validate(impl)
         name, size, options = impl["name"], impl.get("block_size", 128), impl.get("kernel_options")
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ConfigError(f"impl {name}: block_size must be a positive integer, not {size!r}")
+        sides = size if isinstance(size, list) and len(size) == 2 else [size]
+        if any(not isinstance(one, int) or isinstance(one, bool) or one < 1 for one in sides):
+            raise ConfigError(f"impl {name}: block_size must be a positive integer, or [QUERIES, KEYS], not {size!r}")
         if options is not None and not isinstance(options, dict):
             raise ConfigError(
                 f"impl {name}: kernel_options must be null or a mapping such as {{BLOCK_M: 64}}, not {options!r}"

@@ -74,10 +74,12 @@ class XformersAttention(Attention):
         if self.op == "cutlass_blackwell" and backward and case.q_len < 8:
             return "xFormers' cutlass_blackwell takes no fewer than 8 queries backward"
         asked, names = _asked(case), _dispatched(case, device) if self.op is None else [self.op]
+        if not names:
+            return "xFormers has no kernel of its own for this dtype and these head dims on this GPU"
         taking = [(OPS[name].backward if backward else OPS[name].forward) or () for name in names]
         if asked is None or any(asked in taken for taken in taking):
             return None
-        who = f"xFormers' {' and '.join(names)} take{'s' if len(names) == 1 else ''}" if names else "xFormers takes"
+        who = f"xFormers' {' and '.join(names)} take{'s' if len(names) == 1 else ''}"
         return f"{who} no {asked}{' backward' if backward else ''}"
 
     def lay_out_bias(self, bias: Any) -> Any:
