@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # The sweeps behind docs/results, in parts, most telling first. Each goes on by name: run it again after an interruption.
 #     bash benchmarks/results.sh OUTPUT_DIR PART [OVERRIDE...]        such as: outputs protocol 'gpus=[0,1,2]'
+# Not run so far: fp16, and mha_grid_blocks of grid.
 # Then: attnsweep-report OUTPUT_DIR/<sweep>; for the part protocol also python benchmarks/protocol.py OUTPUT_DIR/*
 # The part protocol wants a GPU whose neighbours rest: processes of a decode step differ more while others work.
 set -uo pipefail
 here=$(dirname "$0") # as it was called: it becomes a part of each record's command
 out=${1:?a folder for the sweeps}
-part=${2:?protocol, compile, everything, autotune, fusion or grid}
+part=${2:?protocol, compile, everything, fp16, autotune, fusion or grid}
 shift 2
 more=("$@")
 sweep() {
@@ -53,6 +54,13 @@ everything)
   sweep study=flux "$image" compile=default scenario.direction=bwd scenario.text_len=512 "${all[@]}"
   sweep study=llm "$text" scenario=prefill compile=default scenario.direction=bwd "${all[@]}"
   ;;
+fp16)
+  # What takes no bf16, Pallas' Mosaic-GPU, beside cuDNN in the same dtype
+  half=(impl=jax_mosaic_gpu,jax_cudnn compile=jit scenario.dtype=fp16 timing=quick name=fp16)
+  sweep study=flux "${half[@]}" "${xla[@]}"
+  sweep study=llm "${half[@]}" "${xla[@]}"
+  sweep study=llm "${half[@]}" scenario=prefill scenario.direction=bwd "${xla[@]}"
+  ;;
 autotune)
   sweep study=flux timing=quick compile=max_autotune name=everything
   ;;
@@ -61,6 +69,7 @@ fusion)
   ;;
 grid)
   sweep study=mha_grid sample=600
+  sweep study=mha_grid_blocks sample=90
   sweep study=mha_grid_jax sample=100 "${xla[@]}"
   ;;
 *)
