@@ -113,7 +113,7 @@ def test_a_sample_is_as_many_of_each(on_gpus: ModuleType) -> None:
 
 def test_what_was_answered_is_not_asked_again(on_gpus: ModuleType, tmp_path: Path) -> None:
     """But what failed is, and what was not asked."""
-    told = '<properties><property name="status" value="{}" /></properties>'
+    told = '<properties><property name="status" value="{}" /><property name="reason" value="" /></properties>'
     every = {one.id for one in on_gpus.parameters("all")}
     for status, again in (("ok", 0), ("unsupported", 0), ("error", 1), ("missing", 1)):
         file = junit(tmp_path / f"{status}.xml", told.format(status))

@@ -1,4 +1,4 @@
-"""Which Python a cell runs in, what it imports before the first fork, what it lacks, and the versions it holds."""
+"""Which Python a cell runs in and with which variables, what it preloads and lacks, and the versions it holds."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ tables of that; docs/results/capabilities has some.
 import os
 import random
 import re
-from xml.etree import ElementTree
+import runpy
+from pathlib import Path
 
 import pytest
 from cell_runs import run
@@ -27,6 +28,7 @@ IMPLS = capabilities.implementations()
 #: A cell is a process, and some compile in it.
 ASKED = os.environ.get("ATTNSWEEP_CAPABILITIES", "3,3")
 ANSWERED = os.environ.get("ATTNSWEEP_ANSWERED")
+READ = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "capabilities.py"))["read"]
 #: What of an implementation's own is too old for the compilers of today: it may fail there, and by no other word.
 OUTDATED = {"fa2_triton": "trans_b"}
 
@@ -47,21 +49,9 @@ def parameters(asked, answered=None):
             most = len(claimed) if count is None else min(int(count), len(claimed))
             for questions in random.Random(name).sample(claimed, most):
                 found.append(pytest.param(name, cases[questions], id=f"{name}-{' + '.join(questions)}"))
-    right = set() if answered is None else _right(answered)
+    endings = {} if answered is None else READ(Path(answered))
+    right = {"-".join(one) for one, ending in endings.items() if ending.status in ("ok", "unsupported")}
     return [one for one in found if one.id not in right][part - 1 :: parts]
-
-
-def _right(path):
-    """The questions that a junit file has as correct or unsupported."""
-    return {
-        test.get("name").partition("[")[2][:-1]
-        for test in ElementTree.parse(path).iter("testcase")
-        if any(
-            one.get("name") == "status" and one.get("value") in ("ok", "unsupported") for one in test.iter("property")
-        )
-        and test.find("failure") is None
-        and test.find("error") is None
-    }
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""xFormers' memory_efficient_attention; grouped heads as its five-dimensional tensors with an expanded dimension."""
+"""xFormers' memory_efficient_attention: what each of its kernels takes; grouped heads as five-dimensional tensors."""
 
 from __future__ import annotations
 
