@@ -1,17 +1,18 @@
 """What the records of docs/results say of the studies' claims, as Markdown: python benchmarks/claims.py
 
-Every figure is computed from committed sweeps: `everything` (flux and llm), `backward`, `mha_grid`, `mha_grid_jax` and
-`fusion`.
+Every figure is computed from committed sweeps: `everything` (flux and llm), `fp16`, `mha_grid`, `mha_grid_blocks`,
+`mha_grid_jax` and `fusion`.
 README.md, docs/studies.md and the sweeps' own READMEs quote the tables; a test compares.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import geometric_mean
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 
@@ -19,6 +20,8 @@ from attnsweep.report import labels as naming
 from attnsweep.report.aggregate import Measurement, beats, compared, measure
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
+
+Name = TypeVar("Name")
 
 #: An implementation and its compile mode.
 Label = tuple[str, str]
@@ -36,7 +39,7 @@ LIBRARIES = (
     "xformers_cutlass",
 )
 #: Of mha_grid: what has scores and weights in no memory, and what has.
-FUSED = ("sdpa_cudnn", "sdpa", "triton_flash", "flex", "fa2", "xformers", "sdpa_flash", "sdpa_efficient")
+FUSED = ("fa4", "sdpa_cudnn", "sdpa", "triton_flash", "flex", "fa2", "xformers", "sdpa_flash", "sdpa_efficient")
 FORMULAS = ("naive", "sdpa_math")
 _QUADRANTS = (("fwd", "none"), ("fwd", "dense"), ("bwd", "none"), ("bwd", "dense"))
 
@@ -246,7 +249,7 @@ def winners() -> list[str]:
 
 def backward() -> list[str]:
     """Backward passes of prefill, compiled where that changes them: each time over FlashAttention 2's and cuDNN's."""
-    found = read("backward", "prefill", "bwd")
+    found = read("everything", "prefill", "bwd")
     shown = {f"`{impl}`": its for impl, its in as_run(found).items()}
     shown |= {f"`{impl}` compiled": found[impl, "default"] for impl in ("triton_flash", "naive", "sdpa_math")}
     against = [found["fa2", "eager"], found["sdpa_cudnn", "eager"]]
@@ -358,6 +361,40 @@ def formula() -> list[str]:
     return table(head, rows())
 
 
+def blocks() -> list[str]:
+    """FlexAttention's ms by its blocks, queries x keys: `no room` where they do not fit, nothing where not run."""
+    path = RESULTS / "mha_grid_blocks" / "results.parquet"
+    by_case: dict[tuple[int, int, str], dict[tuple[int, int], dict[str, Any]]] = {}
+    for row in pq.read_table(path, columns=[*_COLUMNS, "variant", "head_dim"]).to_pylist():
+        queries, keys = (int(size) for size in re.findall(r"BLOCK_[MN]=(\d+)", row["variant"]))
+        by_case.setdefault((row["head_dim"], row["kv_len"], row["case"]), {})[queries, keys] = row
+    sizes = sorted({size for its in by_case.values() for size in its})
+
+    def cell(row: dict[str, Any] | None, first: bool) -> str:
+        if row is None:
+            return ""
+        return _bold(f"{row['latency_ms']:.3g}", first) if row["status"] == "ok" else "no room"
+
+    def rows() -> Iterator[list[str]]:
+        for (_, _, case), its in sorted(by_case.items()):
+            first = _fastest({size: row for size, row in its.items() if row["status"] == "ok"})
+            yield [f"`{case}`", *(cell(its.get(size), size in first) for size in sizes)]
+
+    return table(["`flex`, ms", *(f"{queries} x {keys}" for queries, keys in sizes)], rows())
+
+
+def halves() -> list[str]:
+    """Pallas' Mosaic-GPU kernel, which takes fp16 alone, beside cuDNN, both through JAX: its time over cuDNN's."""
+
+    def rows() -> Iterator[list[str]]:
+        for scenario in ("flux", "prefill"):
+            found = as_run(read("fp16", scenario))
+            its, other = found["jax_mosaic_gpu"], found["jax_cudnn"]
+            yield [scenario, f"{len(its)} of {len(other)}", _against(its, other), _rates(its), _rates(other)]
+
+    return table(["fp16", "cases", "time / `jax_cudnn`'s", "TFLOP/s", "`jax_cudnn`'s TFLOP/s"], rows())
+
+
 def fusion() -> list[str]:
     """ms, and the workspace in MiB, of the study's three implementations at each length."""
     found = {impl: its for (impl, _), its in read("fusion", "prefill").items()}
@@ -393,9 +430,9 @@ def _case(its: Cases, batch: int, length: int) -> dict[str, Any] | None:
     return next((row for row in its.values() if (row["batch_size"], row["kv_len"]) == (batch, length)), None)
 
 
-def _fastest(rows: dict[str, dict[str, Any]]) -> list[str]:
+def _fastest(rows: dict[Name, dict[str, Any]]) -> list[Name]:
     """Whom none of the others beats."""
-    return [impl for impl, row in rows.items() if not any(faster(other, row) for other in rows.values())]
+    return [name for name, row in rows.items() if not any(faster(other, row) for other in rows.values())]
 
 
 def _against(its: Cases | None, other: Cases) -> str:
@@ -420,7 +457,7 @@ def _compiled_sweeps() -> dict[str, tuple[str, dict[Label, Cases]]]:
         "flux": ("default", flux),
         "flux, max_autotune": ("max_autotune", flux),
         "prefill": ("default", read("everything", "prefill")),
-        "prefill, backward": ("default", read("backward", "prefill", "bwd")),
+        "prefill, backward": ("default", read("everything", "prefill", "bwd")),
         "decode": ("default", read("everything", "decode")),
         "mha_grid": ("default", read("mha_grid", "prefill")),
     }
@@ -463,7 +500,7 @@ def _mib(row: dict[str, Any]) -> str:
 
 TABLES = (
     *(overview, flux, compiled, compiled_libraries, fastest, winners, winners_compiled, decode, memory),
-    *(grid, grid_torch, formula, fusion, growth, backward),
+    *(grid, grid_torch, formula, fusion, growth, backward, blocks, halves),
 )
 
 

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # The sweeps behind docs/results, in parts, most telling first. Each goes on by name: run it again after an interruption.
 #     bash benchmarks/results.sh OUTPUT_DIR PART [OVERRIDE...]        such as: outputs protocol 'gpus=[0,1,2]'
-# Not run so far: fp16, and mha_grid_blocks of grid.
 # Then: attnsweep-report OUTPUT_DIR/<sweep>; for the part protocol also python benchmarks/protocol.py OUTPUT_DIR/*
 # The part protocol wants a GPU whose neighbours rest: processes of a decode step differ more while others work.
 set -uo pipefail

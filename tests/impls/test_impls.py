@@ -68,10 +68,12 @@ def test_what_has_a_kernel_of_its_own_says_its_name():
     assert silent == CHOOSING | UNSEEN
 
 
-@pytest.mark.parametrize("sweep", ["everything", "mha_grid_jax"])
+@pytest.mark.parametrize(
+    "sweep", ["everything/results", "mha_grid/results", "mha_grid_jax/results", "protocol/before", "protocol/replaced"]
+)
 def test_the_kernels_that_a_yaml_declares_are_those_that_ran(sweep):
     """In records of GPUs: a pattern that fits nothing there would flag what is right."""
-    path = Path(__file__).parents[2] / f"docs/results/{sweep}/results.parquet"
+    path = Path(__file__).parents[2] / f"docs/results/{sweep}.parquet"
     rows = pq.read_table(path, columns=["impl", "direction", "kernel_names", "flags"]).to_pylist()
     seen = [row for row in rows if row["kernel_names"]]
     assert len({row["impl"] for row in seen}) >= 3
