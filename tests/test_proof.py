@@ -1,5 +1,6 @@
 """The proof of a cell on a GPU, with what CUPTI would have seen: the kernels that ran, and what their names say."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -26,7 +27,7 @@ def ran(name, start=MS + US, end=2 * MS - US, copy=False):
 
 
 def proven(monkeypatch, seen, kernels=None, direction="fwd", marks=MARKS):
-    """The story of a cell after its proof; `seen` are names, activities or what the tracer raises, None is no CUPTI.
+    """The story of a cell after its proof; `seen` are names, activities or what the tracer raises, None is no package.
 
     Without `marks` the framework tells no stream."""
 
@@ -39,7 +40,10 @@ def proven(monkeypatch, seen, kernels=None, direction="fwd", marks=MARKS):
         )
 
     monkeypatch.setattr(worker, "_MARK_MS", 1.0)
-    monkeypatch.setattr(cupti, "tracer", lambda synchronize: None if seen is None else SimpleNamespace(trace=trace))
+    if seen is None:
+        monkeypatch.setitem(sys.modules, "cupti.cupti", None)
+    else:
+        monkeypatch.setattr(cupti, "Tracer", lambda synchronize: SimpleNamespace(trace=trace))
     story = worker._Story({}, lambda event: None)
     issued = []
     case = Case(1, 8, 8, 1, 1, 16, 16, direction=direction)
@@ -77,14 +81,23 @@ def test_the_names_are_recorded_once_in_order_and_all_are_counted(monkeypatch):
     """A call of three kernels of two names."""
     columns = proven(monkeypatch, ["b", "a", "b"]).columns
     assert (columns["kernel_names"], columns["kernel_count"]) == (["b", "a"], 3)
+    assert "unproven_reason" not in columns
 
 
-@pytest.mark.parametrize("seen", [None, CuptiFailed("activity_enable: not permitted")])
-def test_without_cupti_nothing_is_proven_nor_timed_by_it(monkeypatch, seen):
-    """The row says so, and no timer gets a tracer that fails."""
+@pytest.mark.parametrize(
+    ("seen", "why"),
+    [
+        (None, "cupti-python is not there (install it with: pip install cupti-python)"),
+        (CuptiFailed("CUPTI failed in activity_enable: not permitted"),) * 2,
+    ],
+    ids=["no package", "refused"],
+)
+def test_without_cupti_nothing_is_proven_nor_timed_by_it(monkeypatch, seen, why):
+    """The row says so and why, and no timer gets a tracer that fails."""
     story = proven(monkeypatch, seen, FLASH_YAML)
     assert story.flags == {"unproven"}
     assert story.tracer is None
+    assert story.columns["unproven_reason"] == str(why)
     assert "kernel_names" not in story.columns
 
 
@@ -138,12 +151,13 @@ def test_where_cupti_does_not_see_the_marks_nothing_is_proven(monkeypatch, seen,
     """That it saw no kernel, or one beside a mark, says nothing of the call then."""
     story = proven(monkeypatch, seen, marks=marks)
     assert (story.flags, story.tracer) == ({"unproven"}, None)
+    assert story.columns["unproven_reason"] == "CUPTI did not see what marks the stream"
 
 
 def test_where_cupti_sees_neither_mark_nothing_is_proven(monkeypatch):
     """Nor do kernels of the call's own."""
     twice = [ran(FLASH, MS + US, MS + 9 * US), ran(FLASH, MS + 9 * US, MS + 17 * US)]
-    monkeypatch.setattr(cupti, "tracer", lambda synchronize: SimpleNamespace(trace=lambda call: twice))
+    monkeypatch.setattr(cupti, "Tracer", lambda synchronize: SimpleNamespace(trace=lambda call: twice))
     story = worker._Story({}, lambda event: None)
     case, framework = Case(1, 8, 8, 1, 1, 16, 16), SimpleNamespace(on_gpu=True, device_events=True, synchronize=None)
     story._prove(framework, case, SimpleNamespace(kernels={}), lambda: None)

@@ -252,6 +252,7 @@ COLUMNS: tuple[Column, ...] = (
             "",
             "how many kernels, copies and fills one call ran; null where they could not be seen",
         ),
+        ("unproven_reason", "str", "", "why the flags say unproven, in a sentence; null where they do not"),
         (
             "autotuned_configs",
             "strs",

@@ -194,9 +194,9 @@ class _Story:
 
     def _prove(self, fw: Framework, case: Case, implementation: impls.Attention, call: Callable[[], Any]) -> None:
         """Which kernels ran: flags `fallback` where a declared one is not among them, `substituted` where one ran that
-        the implementation never runs itself, `impure` where any copied, `unproven` where none can be seen. Raises
-        Incorrect where none ran, or one in another stream than is timed. On a CPU only what must never run is looked
-        for, among the framework's operators: the loops that a compiler makes have no names.
+        the implementation never runs itself, `impure` where any copied, `unproven` where none can be seen, for
+        `unproven_reason`. Raises Incorrect where none ran, or one in another stream than is timed. On a CPU only what
+        must never run is looked for, among the framework's operators: the loops that a compiler makes have no names.
         """
         never = implementation.kernels.get("never", [])
         if not fw.on_gpu:
@@ -205,15 +205,13 @@ class _Story:
                 self.columns["kernel_names"] = found
                 self.flags.add("substituted")
             return
-        self.tracer = cupti.tracer(fw.synchronize)
-        if self.tracer is None:
-            self.flags.add("unproven")
-            return
         try:
+            self.tracer = cupti.Tracer(fw.synchronize)
             seen = _traced(fw, self.tracer, call)
-        except cupti.CuptiFailed:
+        except cupti.CuptiFailed as error:
             self.tracer = None
             self.flags.add("unproven")
+            self.columns["unproven_reason"] = str(error)
             return
         if not seen:
             raise Incorrect("the call ran no kernel on the GPU")

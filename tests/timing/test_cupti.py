@@ -6,19 +6,20 @@ from types import SimpleNamespace
 import pytest
 
 from attnsweep.timing import cupti
-from attnsweep.timing.cupti import Activity, CuptiFailed, Tracer, busy_ms, tracer
+from attnsweep.timing.cupti import Activity, CuptiFailed, Tracer, busy_ms
 
 
 class FakeCupti:
-    """cupti.cupti: what `ran` hands over at the flush, if its kind is enabled then; `refused` fails."""
+    """cupti.cupti: what `ran` hands over at the flush, if its kind is enabled then; `refused` fails, by `error`."""
 
     class cuptiError(Exception):
         pass
 
     ActivityKind = SimpleNamespace(CONCURRENT_KERNEL=10, MEMCPY=1, MEMSET=2)
 
-    def __init__(self, refused=None):
-        self.refused, self.enabled, self.pending = refused, set(), []
+    def __init__(self, refused=None, error=None):
+        self.refused, self.error = refused, error or self.cuptiError("not permitted")
+        self.enabled, self.pending = set(), []
 
     def ran(self, kind, start, end, **fields):
         if kind in self.enabled:
@@ -26,7 +27,7 @@ class FakeCupti:
 
     def _may(self, name):
         if name == self.refused:
-            raise self.cuptiError("not permitted")
+            raise self.error
 
     def activity_register_callbacks(self, requested, completed):
         self.completed = completed
@@ -86,17 +87,57 @@ def test_nothing_is_watched_but_while_it_traces(library):
 
 
 def test_what_cupti_refuses_is_said_with_its_words(library):
-    """Of a trace; a tracer that cannot even begin is none, as where the package is missing."""
+    """Of a trace, and of a tracer that cannot even begin."""
     library(FakeCupti("activity_flush_all"))
-    with pytest.raises(CuptiFailed, match="activity_flush_all: not permitted"):
+    with pytest.raises(CuptiFailed, match="CUPTI failed in activity_flush_all: not permitted"):
         Tracer(lambda: None).trace(lambda: None)
     library(FakeCupti("activity_enable"))
-    assert tracer(lambda: None) is None
+    with pytest.raises(CuptiFailed, match="CUPTI failed in activity_enable: not permitted"):
+        Tracer(lambda: None)
 
 
-def test_without_the_package_there_is_no_tracer(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupti.cupti", None)
-    assert tracer(lambda: None) is None
+def test_a_cupti_that_is_not_found_failed(library):
+    """cupti-python looks for libcupti.so in its first call, and says so by a RuntimeError of several lines."""
+    lost = RuntimeError('Failure finding "libcupti.so": No such file: libcupti.so\n  listdir("/opt"):\n')
+    library(FakeCupti("activity_enable", lost))
+    with pytest.raises(CuptiFailed) as caught:
+        Tracer(lambda: None)
+    assert str(caught.value) == (
+        'CUPTI failed in activity_enable: Failure finding "libcupti.so": No such file: libcupti.so'
+    )
+
+
+@pytest.mark.parametrize("absent", ["cupti", "cupti.cupti"])
+def test_a_package_that_is_not_there_is_said_with_how_to_get_it(monkeypatch, absent):
+    monkeypatch.delitem(sys.modules, "cupti", raising=False)
+    monkeypatch.delitem(sys.modules, "cupti.cupti", raising=False)
+    monkeypatch.setitem(sys.modules, absent, None)
+    if absent == "cupti.cupti":
+        monkeypatch.setitem(sys.modules, "cupti", SimpleNamespace(__path__=[]))
+    with pytest.raises(CuptiFailed) as caught:
+        Tracer(lambda: None)
+    assert str(caught.value) == "cupti-python is not there (install it with: pip install cupti-python)"
+
+
+@pytest.mark.parametrize(
+    ("raised", "why"),
+    [
+        ("ModuleNotFoundError(\"No module named 'elftools'\", name='elftools')", "No module named 'elftools'"),
+        ("ImportError('GLIBC_2.99 not found', name='cupti.cupti')", "GLIBC_2.99 not found"),
+        ("OSError('libcuda.so.1: cannot open\\nmore')", "libcuda.so.1: cannot open"),
+    ],
+    ids=["what it needs", "its own library", "the loader"],
+)
+def test_a_package_that_cannot_be_imported_is_there_and_says_why(monkeypatch, tmp_path, raised, why):
+    """As where it was installed without what it needs; whoever reads must not look for cupti-python itself."""
+    (tmp_path / "cupti").mkdir()
+    (tmp_path / "cupti" / "__init__.py").write_text(f"raise {raised}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "cupti", raising=False)
+    monkeypatch.delitem(sys.modules, "cupti.cupti", raising=False)
+    with pytest.raises(CuptiFailed) as caught:
+        Tracer(lambda: None)
+    assert str(caught.value) == f"cupti-python cannot be imported: {why}"
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_without_events_and_hot_nothing_is_read_before_a_call():
 
 
 @pytest.mark.parametrize("kernels", [1, None], ids=["no CUPTI", "kernels that vary"])
-def test_what_cupti_cannot_time_has_the_hosts_clock_and_a_hot_cache(kernels):
+def test_what_cupti_cannot_time_has_the_hosts_clock_and_a_hot_cache(kernels, capsys):
     """The row says host, and hot, because nothing was evicted: it is ranked with no other timer's."""
     gpu = EventlessGpu(kernel_s=1e-4, launch_s=2e-5)
     what = subject(gpu)
@@ -45,6 +45,7 @@ def test_what_cupti_cannot_time_has_the_hosts_clock_and_a_hot_cache(kernels):
     assert (found.columns["timer"], found.columns["cache"]) == ("host", "hot")
     assert found.columns["latency_ms"] == found.columns["host_ms"] == pytest.approx(0.12)
     assert found.columns.get("kernel_ms") is None
+    assert ("unproven_reason says why" in capsys.readouterr().err) == (tracer is None)
 
 
 def test_a_load_without_events_is_timed_where_its_stretches_end():

@@ -10,6 +10,8 @@ import importlib
 import re
 from typing import Any, Callable, Iterable, NamedTuple
 
+from attnsweep.errors import first_line
+
 _BUFFER_BYTES = 8 * 2**20
 
 #: Longer kernel names, template arguments mostly, are cut.
@@ -26,15 +28,30 @@ class Activity(NamedTuple):
 
 
 class CuptiFailed(Exception):
-    """CUPTI refused something, and what it said."""
+    """What the GPU did cannot be seen, and why in a sentence: cupti-python is not there or does not load, or CUPTI
+    refused something.
+    """
+
+
+def library() -> Any:
+    """The module cupti.cupti, whose import touches no GPU. Raises CuptiFailed."""
+    try:
+        return importlib.import_module("cupti.cupti")
+    except (ImportError, OSError) as error:
+        # Of the module's own shared libraries an ImportError bears its name too
+        if isinstance(error, ModuleNotFoundError) and error.name in ("cupti", "cupti.cupti"):
+            why = "is not there (install it with: pip install cupti-python)"
+        else:
+            why = f"cannot be imported: {first_line(str(error))}"
+        raise CuptiFailed(f"cupti-python {why}") from error
 
 
 class Tracer:
-    """Traces what runs on the GPU. Raises ImportError without cupti-python, and CuptiFailed."""
+    """Traces what runs on the GPU. Raises CuptiFailed, also where cupti-python is not there."""
 
     def __init__(self, synchronize: Callable[[], None]) -> None:
         self._synchronize = synchronize
-        self._cupti: Any = importlib.import_module("cupti.cupti")
+        self._cupti: Any = library()
         kinds = self._cupti.ActivityKind
         self._kinds = (kinds.CONCURRENT_KERNEL, kinds.MEMCPY, kinds.MEMSET)
         self._seen: list[Activity] = []
@@ -66,8 +83,8 @@ class Tracer:
     def _say(self, name: str, *arguments: Any) -> None:
         try:
             getattr(self._cupti, name)(*arguments)
-        except self._cupti.cuptiError as error:
-            raise CuptiFailed(f"{name}: {error}") from error
+        except (self._cupti.cuptiError, RuntimeError) as error:  # the latter where it finds no libcupti
+            raise CuptiFailed(f"CUPTI failed in {name}: {first_line(str(error))}") from error
 
     def _completed(self, activities: list[Any]) -> None:
         kernel, copy, _ = (int(kind) for kind in self._kinds)
@@ -78,14 +95,6 @@ class Tracer:
             else:
                 name = "memcpy" if kind == copy else "memset"
                 self._seen.append(Activity(one.start, one.end, name, copy=kind == copy))
-
-
-def tracer(synchronize: Callable[[], None]) -> Tracer | None:
-    """A tracer, or None where cupti-python or CUPTI itself is not there."""
-    try:
-        return Tracer(synchronize)
-    except (ImportError, CuptiFailed):
-        return None
 
 
 def busy_ms(activities: Iterable[Activity]) -> float:
@@ -111,7 +120,7 @@ def stray(seen: list[Activity], mark_ms: float) -> Activity | None:
     first, *others = seen or [Activity(0, 0, "", copy=False)]
     marked = first.end - first.start >= mark_ms * 1e6 / 2 and any(one.name == first.name for one in others)
     if not marked or not all(one.end for one in seen):
-        raise CuptiFailed("it did not see what marks the stream")
+        raise CuptiFailed("CUPTI did not see what marks the stream")
     last = seen[-1]
     if last.name != first.name:
         return last

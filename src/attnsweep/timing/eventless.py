@@ -71,7 +71,7 @@ class ByKernels(OnGpu):
     def _kernels(self) -> KernelTimer:
         """The timer; raises Uncountable and CuptiFailed."""
         if self.tracer is None:
-            raise CuptiFailed("CUPTI is not there")
+            raise CuptiFailed("none can be seen (unproven_reason says why)")
         cache, flush_ms = self.options["cache"], 0.0
         if cache == "cold":
             self.framework.flush_cache()  # compiles what reads
