@@ -297,6 +297,19 @@ def test_flags_are_marks_with_a_legend() -> None:
     assert (notes.of(measured["flex"]), notes.of(measured["fa2"])) == (("a",), ("b", "c"))
 
 
+def test_what_is_unproven_says_why_once() -> None:
+    """Each reason of the records once; one that says none, as an older one, has what it may have been."""
+    elftools = "cupti-python cannot be imported: No module named 'elftools'"
+    points = [prefill(batch_size, 2048) for batch_size in (1, 2, 4)]
+    rows = [values(point, flags=["unproven"], unproven_reason=elftools) for point in points]
+    seen = "unproven: the kernels that ran could not be seen"
+    ((_, told),) = Footnotes(derive(rows)).legend()
+    assert told == f"{seen}: {elftools}"
+    rows.append(values(points[0], "flex", flags=["unproven"]))
+    ((_, told),) = Footnotes(derive(rows)).legend()
+    assert told == f"{seen}: {elftools}; cupti-python is not where it ran, or failed"
+
+
 def test_another_precision_is_marked_wherever_it_is_ranked(tmp_path: Path) -> None:
     """In the latencies, in the standings, in the verdict and in the plots."""
     rows = [values(POINT, "sage", latency_ms=1.0, precision_class="int8"), values(POINT, latency_ms=2.0)]

@@ -13,7 +13,7 @@ MEANINGS = {
     "throttled": "the clock was held down (power or temperature) while samples were taken",
     "unstable": "the samples did not settle within the time allowed",
     "fallback": "the kernels that ran are not those that the implementation declares",
-    "unproven": "the kernels that ran could not be seen: cupti-python is not where it ran, or failed",
+    "unproven": "the kernels that ran could not be seen",
     "substituted": "the framework ran another implementation's kernel in place of the formula: see Kernels",
     "unchecked": "the output was not compared with a reference (check.enabled=false): not ranked",
     "loose_check": "its check allowed larger errors than the one that attnsweep comes with: not ranked",
@@ -47,6 +47,9 @@ MEANINGS = {
     "mixed versions": "the mean goes over cases that were measured with different versions of the library",
 }
 
+#: Why something is unproven whose record has no reason, as older ones have none.
+_UNTOLD = "cupti-python is not where it ran, or failed"
+
 #: Marks by which a speed, or what it is said of, is another than the number beside it promises.
 BEARING = (*flags.BEARING, "unproven", "no_room", "partial", "versions", "configs", "other_gpu")
 
@@ -70,6 +73,8 @@ class Footnotes:
         used |= {mark for section in derived.sections for one in section.standings for mark in one.marks}
         ordered = [flag for flag in MEANINGS if flag in used] + sorted(used - set(MEANINGS))
         self._letters = {flag: _letter(index) for index, flag in enumerate(ordered)}
+        unproven = [row for row in derived.rows if "unproven" in (row["flags"] or [])]
+        self._whys = "; ".join(dict.fromkeys(str(row["unproven_reason"] or _UNTOLD) for row in unproven))
 
     def of(self, one: Measurement | Standing, load: bool = False) -> tuple[str, ...]:
         """The marks of a measurement that has a number, or of a standing's means; `load` has those of a load too."""
@@ -82,8 +87,11 @@ class Footnotes:
         return tuple(letter for mark, letter in self._letters.items() if mark in seen)
 
     def legend(self) -> list[tuple[str, str]]:
-        """Each mark with its meaning."""
-        return [(letter, _meaning(flag)) for flag, letter in self._letters.items()]
+        """Each mark with its meaning, and the reasons of what is unproven."""
+        told = {flag: _meaning(flag) for flag in self._letters}
+        if "unproven" in told:
+            told["unproven"] += f": {self._whys}"
+        return [(letter, line(told[flag])) for flag, letter in self._letters.items()]
 
 
 def bearing(measured: list[Measurement]) -> list[str]:
@@ -97,8 +105,8 @@ def _meaning(flag: str) -> str:
         return f"{flag}: {MEANINGS[flag]}"
     if flag.startswith(PRECISION):
         name = flag.removeprefix(PRECISION)
-        return f"computes in a precision of its own ({line(name)}), not in the case's: its speed has a price"
-    return line(flag)
+        return f"computes in a precision of its own ({name}), not in the case's: its speed has a price"
+    return flag
 
 
 def _letter(index: int) -> str:
