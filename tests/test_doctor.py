@@ -115,6 +115,23 @@ def test_what_is_here_has_its_version(told: Told, tmp_path: Path) -> None:
     assert row(found, "there").split() == ["there", "yes", version, sys.executable]
 
 
+@pytest.mark.parametrize("found", [[], [GPU]], ids=["no GPU", "a GPU"])
+def test_a_cupti_that_cannot_be_imported_is_said_where_there_is_a_gpu(
+    found: list[Device], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its version and why; elsewhere it has nothing to see and may want a driver."""
+    (tmp_path / "cupti").mkdir()
+    (tmp_path / "cupti" / "__init__.py").write_text("import nosuchelftools")
+    (tmp_path / "cupti_python-13.4.0.dist-info").mkdir()
+    (tmp_path / "cupti_python-13.4.0.dist-info" / "METADATA").write_text("Name: cupti-python\nVersion: 13.4.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "cupti", raising=False)
+    monkeypatch.delitem(sys.modules, "cupti.cupti", raising=False)
+    (told,) = [cells[1].text for cells in doctor.machine(found, "").rows if cells[0].text == "cupti-python"]
+    why = ", but cupti-python cannot be imported: No module named 'nosuchelftools'"
+    assert told == "13.4.0" + (why if found else "")
+
+
 def test_yaml_that_is_wrong_costs_its_own_row(told: Told, tmp_path: Path) -> None:
     """With the sentence that the sweep would say."""
     write(

@@ -1,6 +1,7 @@
 """The `attnsweep-doctor` command: what this machine has, and which implementations it can run.
 
-Nothing heavy is imported: versions are read from what is installed, and libraries are looked for, not loaded.
+Nothing heavy is imported: versions are read from what is installed, and libraries are looked for, not loaded, but for
+cupti-python where there is a GPU: what it needs is seen by its import alone, which takes 0.2 s.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from attnsweep.interpreters import Host
 from attnsweep.report.cli import Parser
 from attnsweep.report.tables import Cell, Column, Table, to_markdown, to_rich
 from attnsweep.report.text import line
+from attnsweep.timing import cupti
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -107,10 +109,23 @@ def machine(found: Sequence[Device], nvml: str) -> Table:
     rows.append(("NVML", nvml))
     rows.append(("Python", f"{platform.python_version()}, {sys.executable}"))
     for name, without in _DISTRIBUTIONS.items():
-        rows.append((name, environment.own_version(name) or f"not installed: {without}"))
+        rows.append((name, _distribution(name, without, on_gpu=bool(found))))
     return Table(
         "This machine", (), (Column(""), Column("found")), tuple((Cell(key), Cell(text)) for key, text in rows)
     )
+
+
+def _distribution(name: str, without: str, on_gpu: bool) -> str:
+    """The version of one of _DISTRIBUTIONS, or what one does without it."""
+    version = environment.own_version(name)
+    if version is None:
+        return f"not installed: {without}"
+    if name == "cupti-python" and on_gpu:  # on others it may fail for want of a driver
+        try:
+            cupti.library()
+        except cupti.CuptiFailed as error:
+            return f"{version}, but {error}"
+    return version
 
 
 def gpus() -> tuple[list[Device], str]:
