@@ -251,6 +251,21 @@ def test_the_end_of_a_sweep_names_results_counts_and_what_to_do_next(
     assert lines[8].split() == ["Report:", "attnsweep-report", str(tmp_path / "s")]
 
 
+def test_an_environment_without_cupti_is_spoken_of_at_its_first_cell(
+    tmp_path: Path, answered: Answered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once for each reason and environment, not once a cell; the others without a word."""
+    why = "cupti-python cannot be imported: No module named 'elftools'"
+    unproven = measured(flags=["unproven"], unproven_reason=why)
+    answered(lambda cell: ending(measured() if cell.columns["impl"] == "b" else unproven))
+    there = {"python": sys.executable, "variables": {"PYTHONPATH": "/nowhere"}}
+    cells = (combination("a"), combination("b"), combination("c", impl=impl("c", env=there)))
+    run(tmp_path, *cells)
+    said = [one for one in capsys.readouterr().out.splitlines() if "elftools" in one]
+    told = f"which kernels ran cannot be seen ({why}); results of its environment are unproven"
+    assert sorted(said) == [f"{name} eager: {told}" for name in "ac"]
+
+
 def test_a_launchers_job_may_be_one_that_nothing_can_do(tmp_path: Path, answered: Answered) -> None:
     """Alone it is a mistake; one job of several just records why, and is no success."""
     fake = answered(ok)

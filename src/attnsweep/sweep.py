@@ -108,6 +108,7 @@ def _run(settings: Settings, planned: Plan, shared: bool, stop: Stop) -> int:
 
     out = terminal.console()
     outcomes = dict(planned.done)
+    unseen: set[tuple[object, ...]] = set()
     unrecorded = False
     if not planned.open:
         cells = len(planned.cells)
@@ -124,6 +125,12 @@ def _run(settings: Settings, planned: Plan, shared: bool, stop: Stop) -> int:
                 raise _Unrecorded(cell, error) from error
             outcomes[cell.id] = resume.outcome_of(record.values)
             report.cell(cell, outcomes[cell.id])
+            # At the first cell of an environment: the report would say it when all of them have run
+            why, where = record.values.get("unproven_reason"), cell.interpreter
+            if why is not None and (key := (where.python, where.variables, why)) not in unseen:
+                unseen.add(key)
+                said = f"which kernels ran cannot be seen ({why}); results of its environment are unproven"
+                report.say(f"{terminal.label(cell)}: {said}")
 
         try:
             _record_known(planned, outcomes, report, stop)
