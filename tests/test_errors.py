@@ -3,6 +3,7 @@
 import time
 
 import pytest
+import torch
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
@@ -54,6 +55,16 @@ def test_what_tritons_compiler_refuses_is_the_reason(monkeypatch, kernel, reason
     assert str(refused.value).startswith("at ")
     status = Torch({"kind": "cpu"}).status_of(refused.value)
     assert status == (Status.COMPILE_ERROR, reason)
+
+
+def test_what_dynamo_cannot_trace_is_the_reason():
+    """Not only that it could not: what the operator said, behind a line of all its arguments."""
+    with pytest.raises(RuntimeError) as refused:
+        torch.compile(lambda x: x @ x, fullgraph=True, backend="eager")(torch.randn(2, 3))
+    status, reason = Torch({"kind": "cpu"}).status_of(refused.value)
+    assert status == Status.COMPILE_ERROR
+    said = "a and b must have same reduction dim, but got [2, 3] X [2, 3]."
+    assert reason == f"TorchRuntimeError: RuntimeError when making fake tensor call: {said}"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ _NO_ROOM = re.compile(
     r"out of resource: (?:shared memory,|(tensor) memory,|\w+) Required: (\d+),? Hardware limit: ?(\d+)"
 )
 
+#: How Dynamo ends the line of the operator, with all its arguments, that it could not trace: what that raised.
+_RAISED = re.compile(r": got \w+\((['\"])(.*)\1\)$", re.MULTILINE)
+
 
 def status_of(error: BaseException) -> tuple[Status, str] | None:
     """The status that an exception means, with a reason; None for one that says nothing of PyTorch or a library."""
@@ -55,4 +58,6 @@ def _compiler_says(kind: str, text: str) -> str:
         return "it was compiled again and again, up to torch.compile's limit, and would run eagerly from there on"
     if kind == "Unsupported":
         return f"graph break: {': '.join([first_line(text), *why[:1]])}"
-    return f"{kind}: {first_line(text)}"
+    raised = _RAISED.search(text)
+    cause = [] if raised is None else [raised[2].partition("\\n")[0]]
+    return ": ".join([kind, first_line(text), *cause])
