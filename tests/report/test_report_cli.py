@@ -351,6 +351,24 @@ def test_a_terminal_breaks_names_between_their_parts() -> None:
     ]  # fmt: skip
 
 
+def test_a_table_that_no_break_makes_fit_is_wider_than_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row a line, in place of names in columns of two letters."""
+    variants = [f"kernel_options.BLOCK_M={m},kernel_options.BLOCK_N={n}" for m in (64, 128) for n in (64, 128)]
+    cases = [prefill(batch, length) for length in (1024, 2048) for batch in (1, 4)]
+    rows = [values(case, "flex", variant=variant) for case in cases for variant in variants]
+    monkeypatch.setenv("COLUMNS", "50")
+    assert main([str(write(tmp_path, rows))]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    heading = next(line for line in lines if line[:2] == ["seq_len", "batch_size"])
+    at = lines.index(heading)
+    assert heading[2] == "fastest"
+    shown = lines[at + 2 : at + 2 + len(cases)]
+    assert [line[:2] for line in shown] == [["1024", "1"], ["1024", "4"], ["2048", "1"], ["2048", "4"]]
+    assert all(line[2].startswith("flex[BLOCK_M=") and line[2].endswith("]") for line in shown)
+
+
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """The package's, as `attnsweep --version` says it."""
     with pytest.raises(SystemExit) as ended:

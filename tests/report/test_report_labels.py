@@ -24,6 +24,22 @@ def test_a_label_is_implementation_variant_and_compile_mode() -> None:
     assert texts(*rows) == ["fa2", "fa2[block_q=64]", "fa2 (default)", "fa2[block_q=64] (max_autotune)"]
 
 
+def test_fields_of_a_variant_lose_the_path_that_tells_nothing_apart() -> None:
+    """Where two fields of an implementation have one name, all of it stays; what is no field's name is left alone."""
+    options = "kernel_options.BLOCK_M=64,kernel_options.BLOCK_N=32"
+    rows = [
+        values(POINT, "flex", "default", variant=options),
+        values(POINT, "flex", variant="kernel_options.BLOCK_M=a.b=1"),
+    ]
+    assert texts(*rows) == ["flex[BLOCK_M=64,BLOCK_N=32] (default)", "flex[BLOCK_M=a.b=1]"]
+    both = "fwd.BLOCK_M=64,bwd.BLOCK_M=32"
+    assert texts(values(POINT, "a", variant=both), values(POINT, "flex", variant=options)) == [
+        f"a[{both}]",
+        "flex[BLOCK_M=64,BLOCK_N=32]",
+    ]
+    assert len(set(texts(values(POINT, variant="a.x=1"), values(POINT, variant="x=1")))) == 2
+
+
 def test_versions_become_part_of_the_label_when_all_are_compared() -> None:
     """With --versions all two versions are two implementations."""
     rows = [values(POINT, impl_version="2.8.3"), values(POINT, "fa2", "default", impl_version="2.9")]

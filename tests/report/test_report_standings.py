@@ -59,6 +59,9 @@ def test_the_chosen_baseline_may_be_a_label_or_an_implementation() -> None:
     assert only(rows, baseline="fa2").baseline == "fa2"
     assert only(rows, baseline="fa2 (default)").baseline == "fa2 (default)"
     assert only(rows[1:], baseline="fa2").baseline == "fa2 (default)"
+    rows.append(row("flex", 3.0, variant="kernel_options.BLOCK_M=64"))
+    for name in ("flex[kernel_options.BLOCK_M=64]", "flex[BLOCK_M=64]", "flex"):
+        assert only(rows, baseline=name).baseline == "flex[BLOCK_M=64]"
 
 
 def test_a_wrong_baseline_is_refused_with_the_choices() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 from statistics import median
@@ -27,6 +28,9 @@ FLOOR = 0.02
 #: The same where calls are timed by the wall clock of a CPU: of 406 pairs of processes of one cell, none contended,
 #: all were within it (docs/decisions.md).
 HOST_FLOOR = 0.5
+
+#: How Inductor names what it makes: triton_poi_fused_add_0 (pointwise), red, per, tem, ...
+_INDUCTORS = re.compile(r"triton_[a-z]{3}_")
 
 #: How far apart, in ms for each kernel, the two levels are at most that a call has in a CUDA graph.
 #: A process is on one of them, whatever the implementation; since protocol 4 most are on the same (docs/measurement.md,
@@ -146,9 +150,11 @@ class Measurement:
     @property
     def program(self) -> frozenset[tuple[frozenset[str], frozenset[str]]]:
         """The whole names of the kernels of a process and what Triton's autotuner chose for them, each pair once; empty
-        where unseen.
+        where unseen, or where one is Inductor's: it gives one name to kernels of different sizes of blocks.
         """
         seen = [row for row in self.rows if row["kernel_names"]]
+        if any(_INDUCTORS.match(name) for row in seen for name in row["kernel_names"]):
+            return frozenset()
         return frozenset((frozenset(row["kernel_names"]), frozenset(row["autotuned_configs"] or [])) for row in seen)
 
     def number(self, column: str) -> float | None:

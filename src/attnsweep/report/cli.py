@@ -118,7 +118,7 @@ def _show(derived: Derived, loaded: Loaded, content: Content, folder: Path) -> N
             for table in (best_table(section, notes), standings_table(section, notes, short=True)):
                 used |= {mark for row in table.rows for cell in row for mark in cell.marks}
                 console.print()
-                console.print(to_rich(table, console.width))
+                console.print(to_rich(table, console.width), crop=False)
         console.print()
     if len(derived.largest) < len(derived.sections):
         left = len(derived.sections) - len(derived.largest)
@@ -129,7 +129,7 @@ def _show(derived: Derived, loaded: Loaded, content: Content, folder: Path) -> N
     console.print(Text(counts(derived), style="bold"))
     if content.failures:
         console.print()
-        console.print(to_rich(failure_table(list(content.failures), short=True), console.width))
+        console.print(to_rich(failure_table(list(content.failures), short=True), console.width), crop=False)
         console.print()
     for sentence in content.lead[1:]:
         # A path is to be copied whole, wherever the width would break it

@@ -10,6 +10,9 @@ from attnsweep.report.boards import told_apart
 from attnsweep.report.load import Row
 from attnsweep.report.text import line, whole
 
+#: Where a field of a variant is named, by its path in the YAML: kernel_options.BLOCK_M=64.
+_FIELD = re.compile(r"(?:^|(?<=,))(?:\w+\.)*\w+(?==)")
+
 _PRERELEASE = frozenset({"a", "b", "c", "rc", "alpha", "beta", "pre", "preview", "dev"})
 
 
@@ -17,7 +20,8 @@ _PRERELEASE = frozenset({"a", "b", "c", "rc", "alpha", "beta", "pre", "preview",
 class Label:
     """The unit of comparison: an implementation with its variant and compile mode, and `text` to call it by.
 
-    `version` is empty unless all versions are compared. The texts of one report are all different.
+    `version` is empty unless all versions are compared. The texts of one report are all different; in them a variant's
+    fields lose the path before their name where no two of the implementation have that name.
     """
 
     impl: str
@@ -25,6 +29,11 @@ class Label:
     compile: str
     version: str
     text: str
+
+    @property
+    def whole(self) -> str:
+        """What to call it with the whole paths of its fields, as a sweep does."""
+        return _text(self.impl, self.variant, self.compile, self.version)
 
     @property
     def plain(self) -> bool:
@@ -46,8 +55,14 @@ def label_all(rows: list[Row], all_versions: bool) -> list[Label]:
     texts: dict[tuple[str, str, str, str], str] = {}
     taken: set[str] = set()
     users: dict[str, list[tuple[str, str, str, str]]] = defaultdict(list)
+    fields: dict[str, set[str]] = defaultdict(set)
+    for impl, variant, _, _ in keys:
+        fields[impl].update(_FIELD.findall(variant))
+    short = {impl for impl, its in fields.items() if len({_last(field) for field in its}) == len(its)}
     for key in dict.fromkeys(keys):
-        users[_text(*key)].append(key)
+        impl, variant, compile_mode, version = key
+        shown = _FIELD.sub(lambda field: _last(field[0]), variant) if impl in short else variant
+        users[_text(impl, shown, compile_mode, version)].append(key)
     # The texts that are one label's own come first: a number never makes another of them.
     for text, same in sorted(users.items(), key=lambda item: len(item[1]) > 1):
         number = 0
@@ -58,6 +73,10 @@ def label_all(rows: list[Row], all_versions: bool) -> list[Label]:
                 texts[key] = f"{text} #{number}"
             taken.add(texts[key])
     return [Label(*key, texts[key]) for key in keys]
+
+
+def _last(field: str) -> str:
+    return field.rpartition(".")[2]
 
 
 def _text(impl: str, variant: str, compile_mode: str, version: str) -> str:

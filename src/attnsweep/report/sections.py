@@ -99,10 +99,18 @@ class CaseRow:
         return "substituted" in self.measured[text].marks
 
     def alike(self, text: str) -> tuple[str, ...]:
-        """The others of `fastest` for which the very kernels of a label were seen running."""
-        ran = self.measured[text].program
-        others = (other for other in self.fastest if other != text)
-        return tuple(other for other in others if ran and self.measured[other].program == ran)
+        """The others of `fastest` for which the very kernels of a label were seen running; no variants of one
+        implementation, whose fields may be constants of kernels that have one name.
+        """
+        mine = self.measured[text]
+        others = ((other, self.measured[other]) for other in self.fastest if other != text)
+        return tuple(
+            other
+            for other, its in others
+            if mine.program
+            and its.program == mine.program
+            and (its.label.impl != mine.label.impl or its.label.variant == mine.label.variant)
+        )
 
     def rivals(self, text: str) -> dict[str, Measurement]:
         """What is ranked in the precision of a label, itself included, fastest first."""

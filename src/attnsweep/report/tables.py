@@ -78,18 +78,20 @@ def _style(cell: Cell) -> str:
 def to_rich(table: Table, width: int) -> RichTable:
     """The table for a terminal of `width` columns; its text is literal: no markup and no control character reaches it.
 
-    Text that has to be broken is so at a blank, or within a name after one of BREAKS, wherever that is enough.
+    Text that has to be broken is so at a blank, or within a name after one of BREAKS. Where that is not enough nothing
+    is, and the table is wider than the terminal, which breaks its rows: names in columns of two letters say nothing.
     """
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     # The heading of a column that does not wrap may not push the others off the screen.
     titles = [cut(line(column.title), 24) if column.number else line(column.title) for column in table.columns]
     rows = [[_rich_cell(cell) for cell in row] for row in table.rows]
     texts = [[title, *(row[place].plain for row in rows)] for place, title in enumerate(titles)]
     room = _widths(texts, [column.number for column in table.columns], width)
+    whole = _total(room) if _total(room) > width else None
+    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, width=whole)
     for column, title in zip(table.columns, titles, strict=True):
         justify: Literal["right", "left"] = "right" if column.number else "left"
         drawn.add_column(Text(title), justify=justify, no_wrap=column.number, overflow="fold")
@@ -124,25 +126,30 @@ def _pieces(text: str) -> list[str]:
 
 def _widths(texts: list[list[str]], numbers: list[bool], width: int) -> list[int]:
     """The width of each column: what it needs, or less where that is too much for all, but for the words of its text,
-    or, where that is still too much, the pieces of them.
+    or, where that is still too much, the pieces of them; what it needs again where even these are.
 
     The widest gives way first; numbers never do. `texts` are the columns'.
     """
     from rich.cells import cell_len
 
-    found = [max(map(cell_len, its)) for its in texts]
+    needed = [max(map(cell_len, its)) for its in texts]
+    found = list(needed)
     for parts in (_words, _pieces):
         least = [
             most if number else max((cell_len(one.rstrip()) for text in its for one in parts(text)), default=0)
             for its, most, number in zip(texts, found, numbers, strict=True)
         ]
-        # Two blanks stand between columns.
-        while sum(found) + 2 * (len(found) - 1) > width:
+        while _total(found) > width:
             able = [place for place, most in enumerate(found) if most > least[place]]
             if not able:
                 break
             found[max(able, key=lambda place: found[place])] -= 1
-    return found
+    return found if _total(found) <= width else needed
+
+
+def _total(widths: list[int]) -> int:
+    """The width of a table of columns of these widths, with two blanks between each two."""
+    return sum(widths) + 2 * (len(widths) - 1)
 
 
 def _broken(text: Text, most: int) -> Text:
