@@ -437,7 +437,7 @@ def test_paths_are_cut_to_the_package(text: str, cut: str) -> None:
 
 
 def test_home_and_working_folder_never_stand_in_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In reason and traceback, quoted or bare, with blanks in them."""
+    """In reason, traceback and unproven_reason, quoted or bare, with blanks in them."""
     home, cwd = tmp_path / "home of me", tmp_path / "home of me" / "work here"
     cwd.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
@@ -449,6 +449,9 @@ def test_home_and_working_folder_never_stand_in_a_record(tmp_path: Path, monkeyp
     assert str(home) not in values["traceback"]
     assert 'File "impl.py", line 3' in values["traceback"]
     assert "'~/.cache/x' in . and ~/y, z.so: bad" in values["traceback"]
+    unproven = f"cupti-python cannot be imported: {cwd}/z.so: undefined symbol"
+    values = write(cwd, ending(measured(unproven_reason=unproven)))
+    assert values["unproven_reason"] == "cupti-python cannot be imported: z.so: undefined symbol"
 
 
 def test_what_a_killed_sweep_was_writing_is_discarded(tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ def row(cell: Cell, device: Device, ending: Ending) -> dict[str, Any]:
     outcome = ending.outcome or {}
     columns: dict[str, Any] = {**cell.columns, **machine(device), **_stages(ending, "_s")}
     columns.update({name: value for name, value in (outcome.get("columns") or {}).items() if value is not None})
+    if isinstance(columns.get("unproven_reason"), str):  # as an outcome's columns should be
+        columns["unproven_reason"] = cut_paths(columns["unproven_reason"])
     telemetry = ending.telemetry
     columns.update(
         status=Status(ending.status).value,
