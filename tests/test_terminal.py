@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
 from attnsweep import dry_run, planning, progress, results
 from attnsweep.errors import Status
 from attnsweep.plan import Outcome, Plan
-from attnsweep.terminal import duration
+from attnsweep.terminal import duration, print_table
 from sweeps import CPU, combination, one_case, settings
 
 HOSTILE = "[red]x[/red] \x1b]0;owned\x07 \x1b[2J\r\n:smile: \u202egnirts \x9b31m {0} %s"
@@ -55,6 +56,18 @@ def test_text_from_records_cannot_act_on_the_terminal(tmp_path: Path) -> None:
         dry_run.show(console, replace(planned, missing={cell.id: HOSTILE for cell in planned.cells}), {})
         results.show(console, planned.cells, {cell.id: outcome for cell in planned.cells})
         harmless(out.getvalue())
+
+
+def test_a_table_wider_than_the_terminal_is_whole_and_fills_no_line_with_blanks() -> None:
+    """The terminal would break those too, and show empty lines between the rows."""
+    console, out = terminal(20)
+    table = Table(box=None, show_header=False, width=60)
+    for row in (("a" * 30, "b" * 20), ("short", "")):
+        table.add_row(*row)
+    print_table(console, table)
+    lines = out.getvalue().splitlines()
+    assert [line.split() for line in lines] == [["a" * 30, "b" * 20], ["short"]]
+    assert [line.rstrip() for line in lines] == lines
 
 
 def test_durations_are_said_as_people_say_them() -> None:

@@ -88,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> int:
             out.print(Text(to_markdown(table, level=2)), soft_wrap=True)
         elif out.is_terminal:
             out.print(Text(line(table.title), style="bold"))
-            out.print(to_rich(table, out.width), crop=False)
+            terminal.print_table(out, to_rich(table, out.width))
             out.print()
         else:
             out.print(Text(_plain(table)), soft_wrap=True)

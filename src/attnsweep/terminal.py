@@ -105,9 +105,9 @@ def bare_table(*headers: str) -> Table:
 
 
 def print_table(out: Console, table: Table) -> None:
-    """Print a table, without the blanks that would fill its lines up."""
+    """Print a table, as wide as it is, without the blanks that would fill its lines up."""
     with out.capture() as captured:
-        out.print(table)
+        out.print(table, crop=False)
     for text in captured.get().splitlines():
         row = Text.from_ansi(text)
         row.rstrip()

@@ -104,6 +104,7 @@ def _show(derived: Derived, loaded: Loaded, content: Content, folder: Path) -> N
     from attnsweep.report.summary import best_table, standings_table
     from attnsweep.report.tables import to_rich
     from attnsweep.report.text import count, line
+    from attnsweep.terminal import print_table
 
     console = Console(highlight=False, markup=False, emoji=False)
     notes = Footnotes(derived)
@@ -118,7 +119,7 @@ def _show(derived: Derived, loaded: Loaded, content: Content, folder: Path) -> N
             for table in (best_table(section, notes), standings_table(section, notes, short=True)):
                 used |= {mark for row in table.rows for cell in row for mark in cell.marks}
                 console.print()
-                console.print(to_rich(table, console.width), crop=False)
+                print_table(console, to_rich(table, console.width))
         console.print()
     if len(derived.largest) < len(derived.sections):
         left = len(derived.sections) - len(derived.largest)
@@ -129,7 +130,7 @@ def _show(derived: Derived, loaded: Loaded, content: Content, folder: Path) -> N
     console.print(Text(counts(derived), style="bold"))
     if content.failures:
         console.print()
-        console.print(to_rich(failure_table(list(content.failures), short=True), console.width), crop=False)
+        print_table(console, to_rich(failure_table(list(content.failures), short=True), console.width))
         console.print()
     for sentence in content.lead[1:]:
         # A path is to be copied whole, wherever the width would break it
