@@ -67,6 +67,15 @@ def test_what_dynamo_cannot_trace_is_the_reason():
     assert reason == f"TorchRuntimeError: RuntimeError when making fake tensor call: {said}"
 
 
+def test_of_an_operators_many_lines_the_first_that_says_something_is_the_reason():
+    """A message may begin with a line break."""
+    text = (
+        "RuntimeError when making fake tensor call\n  Explanation: op(*(), **{}): got ValueError('\\n  k is odd\\nwhy')"
+    )
+    _, reason = Torch({"kind": "cpu"}).status_of(torch._dynamo.exc.TorchRuntimeError(text))
+    assert reason == "TorchRuntimeError: RuntimeError when making fake tensor call: k is odd"
+
+
 @pytest.mark.parametrize(
     ("message", "expected"),
     [

@@ -59,5 +59,5 @@ def _compiler_says(kind: str, text: str) -> str:
     if kind == "Unsupported":
         return f"graph break: {': '.join([first_line(text), *why[:1]])}"
     raised = _RAISED.search(text)
-    cause = [] if raised is None else [raised[2].partition("\\n")[0]]
+    cause = [] if raised is None else [first_line(raised[2].replace("\\n", "\n"))]
     return ": ".join([kind, first_line(text), *cause])
