@@ -29,8 +29,9 @@ FLOOR = 0.02
 #: all were within it (docs/decisions.md).
 HOST_FLOOR = 0.5
 
-#: How Inductor names what it makes: triton_poi_fused_add_0 (pointwise), red, per, tem, ...
-_INDUCTORS = re.compile(r"triton_[a-z]{3}_")
+#: How Inductor names what it makes: triton_poi_fused_add_0 (pointwise), red, per, tem, ...; triton_ all of them where
+#: TORCHINDUCTOR_UNIQUE_KERNEL_NAMES is 0.
+_INDUCTORS = re.compile(r"triton_(?:[a-z]{3}_|$)")
 
 #: How far apart, in ms for each kernel, the two levels are at most that a call has in a CUDA graph.
 #: A process is on one of them, whatever the implementation; since protocol 4 most are on the same (docs/measurement.md,
