@@ -125,8 +125,11 @@ def test_a_package_that_is_not_there_is_said_with_how_to_get_it(monkeypatch, abs
         ("ModuleNotFoundError(\"No module named 'elftools'\", name='elftools')", "No module named 'elftools'"),
         ("ImportError('GLIBC_2.99 not found', name='cupti.cupti')", "GLIBC_2.99 not found"),
         ("OSError('libcuda.so.1: cannot open\\nmore')", "libcuda.so.1: cannot open"),
+        ("RuntimeError('compiled against another ABI')", "compiled against another ABI"),
+        ("TypeError('C function f has wrong signature')", "C function f has wrong signature"),
+        ("ValueError('numpy.dtype size changed')", "numpy.dtype size changed"),
     ],
-    ids=["what it needs", "its own library", "the loader"],
+    ids=["what it needs", "its own library", "the loader", "an ABI", "a signature", "a size"],
 )
 def test_a_package_that_cannot_be_imported_is_there_and_says_why(monkeypatch, tmp_path, raised, why):
     """As where it was installed without what it needs; whoever reads must not look for cupti-python itself."""

@@ -37,7 +37,8 @@ def library() -> Any:
     """The module cupti.cupti, whose import touches no GPU. Raises CuptiFailed."""
     try:
         return importlib.import_module("cupti.cupti")
-    except (ImportError, OSError) as error:
+    # The last three are Cython's, where it was built for another version of what it is imported with
+    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         # Of the module's own shared libraries an ImportError bears its name too
         if isinstance(error, ModuleNotFoundError) and error.name in ("cupti", "cupti.cupti"):
             why = "is not there (install it with: pip install cupti-python)"
