@@ -44,6 +44,8 @@ def test_who_ties_by_the_very_same_kernels_is_told() -> None:
     assert verdict(only(pair)) == "1 of 1 case is a tie between a and b, which ran the same kernels."
     variants = [row("a", 1.0, variant=f"block_q={size}", **names) for size in (64, 128)]
     assert "the same kernels" not in verdict(only(variants))
+    others = [row("a", 1.0, variant="block_q=64", **names), row("b", 1.0, **names)]
+    assert "which ran the same kernels" in verdict(only(others))
     for name in ("triton_tem_fused_zeros_2", "triton_"):
         inductors = [row(impl, 1.0, kernel_names=[name]) for impl in ("a", "b")]
         assert verdict(only(inductors)) == "1 of 1 case is a tie between a and b."
