@@ -365,7 +365,7 @@ def blocks() -> list[str]:
     """FlexAttention's ms by its blocks, queries x keys: `no room` where they do not fit, nothing where not run."""
     path = RESULTS / "mha_grid_blocks" / "results.parquet"
     by_case: dict[tuple[int, int, str], dict[tuple[int, int], dict[str, Any]]] = {}
-    for row in pq.read_table(path, columns=[*_COLUMNS, "variant", "head_dim"]).to_pylist():
+    for row in pq.read_table(path, columns=[*_COLUMNS, "variant", "head_dim", "reason"]).to_pylist():
         queries, keys = (int(size) for size in re.findall(r"BLOCK_[MN]=(\d+)", row["variant"]))
         by_case.setdefault((row["head_dim"], row["kv_len"], row["case"]), {})[queries, keys] = row
     sizes = sorted({size for its in by_case.values() for size in its})
@@ -373,7 +373,9 @@ def blocks() -> list[str]:
     def cell(row: dict[str, Any] | None, first: bool) -> str:
         if row is None:
             return ""
-        return _bold(f"{row['latency_ms']:.3g}", first) if row["status"] == "ok" else "no room"
+        if row["status"] == "ok":
+            return _bold(f"{row['latency_ms']:.3g}", first)
+        return "no room" if "shared memory" in row["reason"] else str(row["status"])
 
     def rows() -> Iterator[list[str]]:
         for (_, _, case), its in sorted(by_case.items()):

@@ -262,7 +262,7 @@ def test_an_environment_without_cupti_is_spoken_of_at_its_first_cell(
     cells = (combination("a"), combination("b"), combination("c", impl=impl("c", env=there)))
     run(tmp_path, *cells)
     said = [one for one in capsys.readouterr().out.splitlines() if "elftools" in one]
-    told = f"which kernels ran cannot be seen ({why}); results of its environment are unproven"
+    told = f"unproven: which kernels ran cannot be seen ({why}); said once for its environment"
     assert sorted(said) == [f"{name} eager: {told}" for name in "ac"]
 
 

@@ -129,7 +129,7 @@ def _run(settings: Settings, planned: Plan, shared: bool, stop: Stop) -> int:
             why, where = record.values.get("unproven_reason"), cell.interpreter
             if why is not None and (key := (where.python, where.variables, why)) not in unseen:
                 unseen.add(key)
-                said = f"which kernels ran cannot be seen ({why}); results of its environment are unproven"
+                said = f"unproven: which kernels ran cannot be seen ({why}); said once for its environment"
                 report.say(f"{terminal.label(cell)}: {said}")
 
         try:

@@ -32,7 +32,7 @@ class Label:
 
     @property
     def whole(self) -> str:
-        """What to call it with the whole paths of its fields, as a sweep does."""
+        """What to call it with the whole paths of its fields."""
         return _text(self.impl, self.variant, self.compile, self.version)
 
     @property
