@@ -1,8 +1,8 @@
 """What the records of docs/results say of the studies' claims, as Markdown: python benchmarks/claims.py
 
 Every figure is computed from committed sweeps: `everything` (flux and llm), `fp16`, `mha_grid`, `mha_grid_blocks`,
-`mha_grid_jax` and `fusion`.
-README.md, docs/studies.md and the sweeps' own READMEs quote the tables; a test compares.
+`mha_grid_jax` and `fusion`, and from what `everything` had before.
+README.md, docs/measurement.md, docs/studies.md and the sweeps' own READMEs quote the tables; a test compares.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import geometric_mean
+from statistics import geometric_mean, median
 from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
@@ -71,10 +71,10 @@ _COLUMNS = [
 ]
 
 
-def read(sweep: str, scenario: str, direction: str = "fwd") -> dict[Label, Cases]:
+def read(sweep: str, scenario: str, direction: str = "fwd", file: str = "results") -> dict[Label, Cases]:
     """The ok records of one scenario of a committed sweep, by label and case, without the ceilings."""
     found: dict[Label, Cases] = {}
-    for row in pq.read_table(RESULTS / sweep / "results.parquet", columns=_COLUMNS).to_pylist():
+    for row in pq.read_table(RESULTS / sweep / f"{file}.parquet", columns=_COLUMNS).to_pylist():
         its = (row["scenario"], row["direction"]) == (scenario, direction)
         if row["status"] == "ok" and its and not row["impl"].startswith("ceiling_"):
             found.setdefault((row["impl"], row["compile"]), {})[row["case"]] = row
@@ -397,6 +397,24 @@ def halves() -> list[str]:
     return table(["fp16", "cases", "time / `jax_cudnn`'s", "TFLOP/s", "`jax_cudnn`'s TFLOP/s"], rows())
 
 
+def again() -> list[str]:
+    """How far the times of llm's cells are from those that GPUs of another host took hours before, in per cent."""
+
+    def rows() -> Iterator[list[str]]:
+        for name, which in {
+            "prefill": ("prefill", "fwd"),
+            "prefill, backward": ("prefill", "bwd"),
+            "decode": ("decode", "fwd"),
+        }.items():
+            later, earlier = read("everything", *which), read("protocol", *which, file="replaced")
+            pairs = [(its[case], earlier.get(label, {}).get(case)) for label, its in later.items() for case in its]
+            off = sorted((one["latency_ms"] / other["latency_ms"] - 1) * 100 for one, other in pairs if other)
+            within = [f"{sum(abs(one) <= most for one in off) / len(off):.0%}" for most in (1, 2, 5)]
+            yield [name, str(len(off)), f"{round(median(off), 1) + 0.0:.1f}", *within, f"{off[0]:.1f} to {off[-1]:.1f}"]
+
+    return table(["", "cells", "median, %", "within 1 %", "within 2 %", "within 5 %", "all, %"], rows())
+
+
 def fusion() -> list[str]:
     """ms, and the workspace in MiB, of the study's three implementations at each length."""
     found = {impl: its for (impl, _), its in read("fusion", "prefill").items()}
@@ -502,7 +520,7 @@ def _mib(row: dict[str, Any]) -> str:
 
 TABLES = (
     *(overview, flux, compiled, compiled_libraries, fastest, winners, winners_compiled, decode, memory),
-    *(grid, grid_torch, formula, fusion, growth, backward, blocks, halves),
+    *(grid, grid_torch, formula, fusion, growth, backward, blocks, halves, again),
 )
 
 
