@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,18 @@ def test_sixteen_implementations_fit_eighty_columns(tmp_path: Path) -> None:
     assert words[0] == ("impl14", "2*")
     assert words[-1] == ("broken", "error")
     assert len(words) == 16
+
+
+def test_a_paragraph_of_what_is_not_there_is_a_count(tmp_path: Path) -> None:
+    """Three that are missing or unsupported are named, more are counted at the end; failures are always named."""
+    outcomes = {f"impl{number:02}": [Outcome(Status.OK, 16.0 - number, None, ())] for number in range(9)}
+    ends = {"gone": (Status.MISSING, 4), "cannot": (Status.UNSUPPORTED, 3), "broken": (Status.COMPILE_ERROR, 5)}
+    for name, (status, number) in ends.items():
+        outcomes |= {f"{name}{one}": [Outcome(status, None, "x", ())] for one in range(number)}
+    said = " ".join(table(tmp_path, outcomes, width=80).split())
+    named = Counter(re.findall(r"(gone|cannot|broken)\d eager (\w+)", said))
+    assert named == {("cannot", "unsupported"): 3, ("broken", "compile_error"): 5}
+    assert re.search(r"eager \w+, 4 missing (?!.* eager )", said)
 
 
 def test_the_star_is_explained_where_there_is_one(tmp_path: Path) -> None:

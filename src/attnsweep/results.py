@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from attnsweep.plan import Cell, Outcome
 
 _STYLES = {Status.OK: "green", Status.UNSUPPORTED: "dim", Status.MISSING: "yellow"}
+
+#: So many labels of a case are named that are missing or unsupported, where a case has a line; more are counted.
+_NAMED = 3
 
 #: The width of the widest table.
 _WIDEST = 160
@@ -44,11 +48,21 @@ def show(out: Console, cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -
     else:
         table = bare_table("case", "ms, best first")
         for case, entries in shown.items():
-            ranking = Text(", ").join(Text.assemble(f"{name} ", entry) for name, entry in entries.items())
-            table.add_row(Text(line(case)), ranking)
+            table.add_row(Text(line(case)), Text(", ").join(_ranking(entries)))
     print_table(out, table)
     if any("*" in entry.plain for entries in shown.values() for entry in entries.values()):
         say(out, "* lowest median of its case; attnsweep-report says whether by more than chance")
+
+
+def _ranking(entries: Mapping[str, Text]) -> Iterator[Text]:
+    """Each label with what to show for it, but for what is missing or unsupported where that would be a paragraph."""
+    found = Counter(entry.plain for entry in entries.values())
+    counted = [status for status in (Status.UNSUPPORTED, Status.MISSING) if found[status] > _NAMED]
+    for name, entry in entries.items():
+        if entry.plain not in counted:
+            yield Text.assemble(f"{name} ", entry)
+    for status in counted:
+        yield Text(f"{found[status]} {status}", style=_STYLES[status])
 
 
 def _row(row: Mapping[str, list[Outcome]]) -> dict[str, Text]:
