@@ -122,7 +122,7 @@ def _distribution(name: str, without: str, on_gpu: bool) -> str:
         return f"not installed: {without}"
     if name == "cupti-python" and on_gpu:  # on others it may fail for want of a driver
         try:
-            cupti.library()
+            cupti.load()
         except cupti.CuptiFailed as error:
             return f"{version}, but {error}"
     return version

@@ -33,7 +33,7 @@ class CuptiFailed(Exception):
     """
 
 
-def library() -> Any:
+def load() -> Any:
     """The module cupti.cupti, whose import touches no GPU. Raises CuptiFailed."""
     try:
         return importlib.import_module("cupti.cupti")
@@ -52,7 +52,7 @@ class Tracer:
 
     def __init__(self, synchronize: Callable[[], None]) -> None:
         self._synchronize = synchronize
-        self._cupti: Any = library()
+        self._cupti: Any = load()
         kinds = self._cupti.ActivityKind
         self._kinds = (kinds.CONCURRENT_KERNEL, kinds.MEMCPY, kinds.MEMSET)
         self._seen: list[Activity] = []
