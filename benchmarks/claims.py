@@ -480,6 +480,7 @@ def _compiled_sweeps() -> dict[str, tuple[str, dict[Label, Cases]]]:
         "prefill, backward": ("default", read("everything", "prefill", "bwd")),
         "decode": ("default", read("everything", "decode")),
         "mha_grid": ("default", read("mha_grid", "prefill")),
+        "mha_grid, backward": ("default", read("mha_grid", "prefill", "bwd")),
     }
 
 

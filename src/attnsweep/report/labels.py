@@ -31,7 +31,7 @@ class Label:
     text: str
 
     @property
-    def whole(self) -> str:
+    def in_full(self) -> str:
         """What to call it with the whole paths of its fields."""
         return _text(self.impl, self.variant, self.compile, self.version)
 

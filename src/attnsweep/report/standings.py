@@ -47,7 +47,7 @@ def _case_order(case: CaseRow) -> tuple[Any, ...]:
 def chosen(baseline: str, labels: list[Label]) -> Label:
     """The label that the user means: by its text, else by the implementation, as plain as there is one."""
     choices = {label.text: label for label in labels}
-    named = {label.whole: label for label in labels} | choices
+    named = {label.in_full: label for label in labels} | choices
     if baseline in named:
         return named[baseline]
     same = [label for label in choices.values() if label.impl == baseline]
