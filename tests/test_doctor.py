@@ -1,4 +1,4 @@
-"""The doctor: what is here, what is not and how to get it, without loading any of it and whatever the YAML says."""
+"""The doctor: what is here, what is not and how to get it, loading cupti-python alone, whatever the YAML says."""
 
 from __future__ import annotations
 
