@@ -1,7 +1,7 @@
 """What the records of docs/results say of the studies' claims, as Markdown: python benchmarks/claims.py
 
-Every figure is computed from committed sweeps: `everything` (flux and llm), `fp16`, `mha_grid`, `mha_grid_blocks`,
-`mha_grid_jax` and `fusion`, and from what `everything` had before.
+Every figure is computed from committed sweeps: `everything` (flux and llm), `fa4_flashinfer`, `fp16`, `mha_grid`,
+`mha_grid_blocks`, `mha_grid_jax` and `fusion`, and from what `everything` had before.
 README.md, docs/measurement.md, docs/studies.md and the sweeps' own READMEs quote the tables; a test compares.
 """
 
@@ -274,8 +274,8 @@ def winners_compiled() -> list[str]:
 
 
 def decode() -> list[str]:
-    """us of a token, of what is made for decoding beside what is not."""
-    found = as_run(read("everything", "decode"))
+    """us of a token and the kernels of a call, of what is made for decoding beside what is not."""
+    found, seen_later = as_run(read("everything", "decode")), as_run(read("fa4_flashinfer", "decode"))
     shapes = [(batch, length) for batch in (1, 4, 8) for length in (2048, 4096)]
     impls = ["sdpa_cudnn", "triton_flash_decode", "flashinfer_decode", "flashinfer_decode_tc", "flashinfer_prefill_fa2"]
     impls += ["xformers_triton_splitk", "fa2_decode", "fa2", "fa4", "flashinfer_prefill_fa3", "triton_flash", "naive"]
@@ -283,7 +283,9 @@ def decode() -> list[str]:
     def rows() -> Iterator[list[str]]:
         for impl in impls:
             its = [row for row in (_case(found[impl], *shape) for shape in shapes) if row]
-            yield [f"`{impl}`", *(f"{row['latency_ms'] * 1e3:.1f} ({row['kernel_count'] or '-'})" for row in its)]
+            kernels = [row["kernel_count"] or seen_later[impl][row["case"]]["kernel_count"] for row in its]
+            us = [f"{row['latency_ms'] * 1e3:.1f}" for row in its]
+            yield [f"`{impl}`", *(f"{one} ({n:.0f})" for one, n in zip(us, kernels, strict=True))]
 
     return table(["us (kernels)", *(f"{batch} x {length}" for batch, length in shapes)], rows())
 
@@ -304,12 +306,12 @@ def grid() -> list[str]:
     """JAX's sample of mha_grid: times over XLA's and cuDNN's where both have the case, least and highest rate."""
 
     def rows() -> Iterator[list[str]]:
-        for direction in ("fwd", "bwd"):
-            found = as_run(read("mha_grid_jax", "prefill", direction))
-            for impl in ("jax_cudnn", "jax_mosaic_gpu", "jax_xla"):
-                its = found[impl]
+        for direction, bias in _QUADRANTS:
+            group = direction if bias == "none" else f"{direction}, bias"
+            found = as_run(_grid_cases("mha_grid_jax", direction, bias))
+            for impl, its in sorted(found.items()):
                 against = ["1" if impl == other else _against(its, found[other]) for other in ("jax_xla", "jax_cudnn")]
-                yield [f"`{impl}`, {direction}", str(len(its)), *against, _rates(its)]
+                yield [f"`{impl}`, {group}", str(len(its)), *against, _rates(its)]
 
     return table(["", "cases", "time / `jax_xla`'s", "time / `jax_cudnn`'s", "TFLOP/s"], rows())
 
@@ -320,7 +322,7 @@ def grid_torch() -> list[str]:
     def rows() -> Iterator[list[str]]:
         for direction, bias in _QUADRANTS:
             group = direction if bias == "none" else f"{direction}, bias"
-            found = _grid_cases(direction, bias)
+            found = _grid_cases("mha_grid", direction, bias)
             uncompiled = as_run(found)
             against = [uncompiled.get(impl, {}) for impl in ("naive", "sdpa_math", "sdpa_cudnn")]
             shown = {f"`{impl}`": uncompiled[impl] for impl in (*FUSED, *FORMULAS) if impl in uncompiled}
@@ -337,7 +339,7 @@ def formula() -> list[str]:
 
     def rows() -> Iterator[list[str]]:
         for which in _QUADRANTS:
-            found = _grid_cases(*which)
+            found = _grid_cases("mha_grid", *which)
             uncompiled = as_run(found)
             cases = sorted(uncompiled.get("naive", {}).items(), key=lambda one: one[1]["latency_ms"])
             for case, naive in cases:
@@ -395,6 +397,31 @@ def halves() -> list[str]:
             yield [scenario, f"{len(its)} of {len(other)}", _against(its, other), _rates(its), _rates(other)]
 
     return table(["fp16", "cases", "time / `jax_cudnn`'s", "TFLOP/s", "`jax_cudnn`'s TFLOP/s"], rows())
+
+
+def seen() -> list[str]:
+    """fa4 and FlashInfer where their kernels were seen: how many, and times over `everything`'s, fa2's and cuDNN's."""
+
+    def rows() -> Iterator[list[str]]:
+        for scenario, direction in (
+            ("flux", "fwd"),
+            ("flux", "bwd"),
+            ("prefill", "fwd"),
+            ("prefill", "bwd"),
+            ("decode", "fwd"),
+        ):
+            found, before = (as_run(read(sweep, scenario, direction)) for sweep in ("fa4_flashinfer", "everything"))
+            for impl in sorted(set(found) - {"fa2", "fa2_decode", "sdpa_cudnn"}):
+                its, its_before = found[impl], before[impl]
+                kernels = " or ".join(str(n) for n in sorted({int(row["kernel_count"]) for row in its.values()}))
+                # Two hosts, so no wins are counted
+                times = spread([its[case]["latency_ms"] / its_before[case]["latency_ms"] for case in its])
+                group = scenario if direction == "fwd" else f"{scenario}, backward"
+                against = [_against(its, found[other]) for other in ("fa2", "sdpa_cudnn")]
+                yield [f"`{impl}`, {group}", str(len(its)), kernels, times, *against]
+
+    head = ["", "cases", "kernels", "time / `everything`'s", "time / `fa2`'s", "time / `sdpa_cudnn`'s"]
+    return table(head, rows())
 
 
 def again() -> list[str]:
@@ -490,11 +517,11 @@ def _eager_and(found: dict[Label, Cases], impl: str, mode: str) -> list[tuple[di
     return [(eager[case], its[case]) for case in eager if case in its]
 
 
-def _grid_cases(direction: str, bias: str) -> dict[Label, Cases]:
-    """The cases of mha_grid's sample with a bias, or those without."""
+def _grid_cases(sweep: str, direction: str, bias: str) -> dict[Label, Cases]:
+    """The cases of a sample of mha_grid with a bias, or those without."""
     found = {
         label: {case: row for case, row in its.items() if row["bias"] == bias}
-        for label, its in read("mha_grid", "prefill", direction).items()
+        for label, its in read(sweep, "prefill", direction).items()
     }
     return {label: its for label, its in found.items() if its}
 
@@ -521,7 +548,7 @@ def _mib(row: dict[str, Any]) -> str:
 
 TABLES = (
     *(overview, flux, compiled, compiled_libraries, fastest, winners, winners_compiled, decode, memory),
-    *(grid, grid_torch, formula, fusion, growth, backward, blocks, halves, again),
+    *(grid, grid_torch, formula, fusion, growth, backward, blocks, halves, again, seen),
 )
 
 

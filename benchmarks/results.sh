@@ -6,7 +6,7 @@
 set -uo pipefail
 here=$(dirname "$0") # as it was called: it becomes a part of each record's command
 out=${1:?a folder for the sweeps}
-part=${2:?protocol, compile, everything, fp16, autotune, fusion or grid}
+part=${2:?protocol, compile, everything, fa4_flashinfer, fp16, autotune, fusion or grid}
 shift 2
 more=("$@")
 sweep() {
@@ -52,6 +52,15 @@ everything)
   sweep study=llm "$text" compile=default "${all[@]}"
   sweep study=flux "$image" compile=default scenario.direction=bwd scenario.text_len=512 "${all[@]}"
   sweep study=llm "$text" scenario=prefill compile=default scenario.direction=bwd "${all[@]}"
+  ;;
+fa4_flashinfer)
+  # Both beside what they are compared with
+  seen=(compile=eager timing=quick name=fa4_flashinfer)
+  prefill=flashinfer_prefill_fa3,flashinfer_prefill_fa2
+  sweep study=llm impl=fa4,$prefill,flashinfer_decode,flashinfer_decode_tc,fa2,fa2_decode,sdpa_cudnn "${seen[@]}"
+  sweep study=flux impl=fa4,$prefill,fa2,sdpa_cudnn "${seen[@]}"
+  sweep study=llm scenario=prefill impl=fa4,fa2,sdpa_cudnn scenario.direction=bwd "${seen[@]}"
+  sweep study=flux scenario.text_len=512 impl=fa4,fa2,sdpa_cudnn scenario.direction=bwd "${seen[@]}"
   ;;
 fp16)
   # What takes no bf16, Pallas' Mosaic-GPU, beside cuDNN in the same dtype
