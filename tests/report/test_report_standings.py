@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 
 import pytest
+from report_records import prefill
 from test_report_derive import LARGE, SMALL, failed, int8, only, row, standing
 
 from attnsweep.errors import ConfigError
 from attnsweep.report.derive import derive
+from attnsweep.report.notes import Footnotes
 from attnsweep.report.standings import geometric_mean
+from attnsweep.report.summary import standings_table
 from attnsweep.report.verdict import verdict
 
 
@@ -86,6 +89,18 @@ def test_means_are_geometric() -> None:
     assert standing(section, "fa2").speedup == pytest.approx(4.0)
     assert standing(section, "naive").slowdown == pytest.approx(4.0)
     assert geometric_mean([]) == math.inf
+
+
+def test_a_case_without_a_rival_is_in_no_mean_against_the_fastest() -> None:
+    """alone's 1.00 there would make it look better than it is where it has a rival; solo has none anywhere."""
+    rows = [row("fa2", 1.0), row("alone", 3.0), row("alone", 1.0, LARGE), row("solo", 2.0, prefill(1, 8192))]
+    section = only(rows)
+    assert standing(section, "alone").slowdown == pytest.approx(3.0)
+    assert (standing(section, "alone").cases, standing(section, "alone").slowdown_cases) == (2, 1)
+    assert (standing(section, "solo").slowdown, standing(section, "solo").slowdown_cases) == (None, 0)
+    table = standings_table(section, Footnotes(derive(rows)))
+    assert "Times against the fastest leave out the cases in which only one implementation is ranked." in table.notes
+    assert [line[-1].text for line in table.rows if line[0].text == "solo"] == ["-"]
 
 
 def test_the_incomplete_are_placed_after_the_complete() -> None:

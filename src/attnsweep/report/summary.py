@@ -149,6 +149,8 @@ def standings_table(section: Section, footnotes: Footnotes, short: bool = False)
     ]
     if unopposed:
         notes.append("Unopposed: nothing else is ranked in that case in its precision.")
+    if any(len(case.ranked) == 1 for case in section.rankable):
+        notes.append("Times against the fastest leave out the cases in which only one implementation is ranked.")
     notes += [*_apart(section), *filter(None, [boards(section)])]
     return Table(title(section), tuple(notes), tuple(columns), tuple(rows))
 
