@@ -305,6 +305,10 @@ def test_a_broken_yaml_is_named_with_its_line(
         (f"{MINE}function: a.b\nconstants: {{x: !!binary aGk=}}\n".encode(), "impl.constants.x holds b'hi', which is"),
         (b'name: "a\\nb"\n_target_: x.Y\n', "impl.name must be text of printable characters, not 'a\\nb'"),
         (f"{MINE}function: a.b\ndistribution: ''\n".encode(), "impl mine: distribution must be a name, not ''"),
+        (
+            f"{MINE}function: a.b\ndistribution: c\nmin_version: 2\n".encode(),
+            'impl mine: min_version must be a version in quotes such as "2.1", not 2',
+        ),
     ],
 )
 def test_a_users_yaml_that_cannot_be_meant_is_one_sentence(

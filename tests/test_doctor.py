@@ -115,6 +115,33 @@ def test_what_is_here_has_its_version(told: Told, tmp_path: Path) -> None:
     assert row(found, "there").split() == ["there", "yes", version, sys.executable]
 
 
+def test_what_is_here_in_too_old_a_version_is_not_available(
+    told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this environment, or in the one that it names; nothing is imported to see that."""
+    site = tmp_path / "site"
+    (site / "older").mkdir(parents=True)
+    (site / "older" / "__init__.py").write_text("raise SystemExit('it was imported')")
+    (site / "older-1.0.6.dist-info").mkdir()
+    (site / "older-1.0.6.dist-info" / "METADATA").write_text("Name: older\nVersion: 1.0.6\n")
+    monkeypatch.syspath_prepend(str(site))
+    yaml = "_target_: attnsweep.impls.FunctionAttention\nfunction: older.attention\ndistribution: older\n"
+    there = f"env: {{python: {sys.executable}, variables: {{PYTHONPATH: {site}}}}}\n"
+    write(
+        tmp_path / "mine",
+        impl__here=f"{yaml}min_version: '2'\n",
+        impl__there=f"{yaml}min_version: '2'\n{there}",
+        impl__enough=f"{yaml}min_version: '1.0'\n",
+        impl__unquoted=f"{yaml}min_version: 2\n",
+    )
+    found = told("--config-dir", str(tmp_path / "mine"))
+    for name in ("here", "there"):
+        assert row(found, name).split()[:3] == [name, "no", "1.0.6"]
+        assert row(found, name).endswith("  older 1.0.6 is below 2; install it with: pip install 'older>=2'")
+    assert row(found, "enough").split()[:3] == ["enough", "yes", "1.0.6"]
+    assert row(found, "unquoted").endswith('min_version must be a version in quotes such as "2.1", not 2')
+
+
 @pytest.mark.parametrize("found", [[], [GPU]], ids=["no GPU", "a GPU"])
 def test_a_cupti_that_cannot_be_imported_is_said_where_there_is_a_gpu(
     found: list[Device], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

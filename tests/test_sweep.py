@@ -169,6 +169,32 @@ def test_what_is_known_to_be_missing_is_recorded_without_a_process(tmp_path: Pat
     assert len(later.ran) == 6
 
 
+def test_what_is_too_old_is_recorded_without_a_process(
+    tmp_path: Path, answered: Answered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this interpreter and in another; where variables of its own may show a newer one, a process looks."""
+    info = tmp_path / "site" / "older-1.0.6.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Name: older\nVersion: 1.0.6\n")
+    (info.parent / "older.py").write_text("raise SystemExit('it was imported')")
+    monkeypatch.syspath_prepend(str(info.parent))
+    library: dict[str, Any] = {"_target_": "attnsweep.impls.FunctionAttention", "function": "older.attention"}
+    library |= {"arguments": {"causal": "causal"}, "distribution": "older", "min_version": "2"}
+    variables = {"variables": {"PYTHONPATH": str(info.parent)}}
+    several = [
+        combination("a"),
+        combination("b", impl=impl("b", **library)),
+        combination("c", impl=impl("c", **library, env={"python": sys.executable, **variables})),
+        combination("d", impl=impl("d", **library, env=variables)),
+    ]
+    fake = answered(ok)
+    assert run(tmp_path, *several) == 0
+    assert len(fake.ran) == 12
+    found = {(row["impl"], row["status"], row["reason"], row["impl_version"]) for row in rows(tmp_path)}
+    sentence = "older 1.0.6 is below 2; install it with: pip install 'older>=2'"
+    assert {one for one in found if one[0] in "bc"} == {(name, "missing", sentence, "1.0.6") for name in "bc"}
+
+
 def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path, answered: Answered) -> None:
     """Only cells without a record run; rerun and force replace records under the same ids."""
     answered(lambda cell: ending(failed(Status.CRASHED)) if cell.columns["q_len"] == 64 else ending(measured()))

@@ -391,6 +391,19 @@ def test_an_environment_that_cannot_be_had_costs_its_own_cells(swept: Callable[.
     assert found["bad"]["impl_version"] is None
 
 
+def test_an_environment_with_too_old_a_version_costs_its_own_cells(
+    swept: Callable[..., dict[str, dict[str, Any]]],
+) -> None:
+    """They are missing by what was installed, before anything runs; the doctor says the same."""
+    new = needs("new", "conflicting==2", min_version="2")
+    old = needs("old", "conflicting==1", min_version="2")
+    found = swept(new, old)
+    assert [found[name]["status"] for name in ("new", "old")] == [Status.OK, Status.MISSING]
+    why = "conflicting 1 is below 2; its env.requirements must name what brings it ('conflicting>=2')"
+    assert (found["old"]["reason"], found["old"]["impl_version"], found["old"]["wall_s"]) == (why, "1", None)
+    assert doctor.look("old", old.impl, CPU).why == why
+
+
 def test_without_uv_they_are_missing(
     swept: Callable[..., dict[str, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -226,7 +226,7 @@ def look(name: str, impl: dict[str, Any], device: Device) -> Finding:
 def _why_missing(impl: dict[str, Any], where: Host, version: str | None) -> str | None:
     if where.own and importlib.util.find_spec(where.framework) is None:
         return f"No module named {where.framework!r}; install it with: pip install {where.framework}"
-    why = interpreters.why_missing(impl, where)
+    why = interpreters.why_missing(impl, where, version)
     unbuilt = where.recipe is not None and not where.recipe.built
     if why is None and not (where.own or unbuilt) and impl.get("distribution") is not None and version is None:
         return impls.build(impl).install(f"{impl['distribution']} is not installed in its environment")

@@ -137,9 +137,10 @@ def interpreter(where: Host, compiles: bool) -> Interpreter:
     return Interpreter(where.python, where.variables, preload, where.own, where.recipe, where.missing)
 
 
-def why_missing(impl: dict[str, Any], where: Host | Interpreter) -> str | None:
+def why_missing(impl: dict[str, Any], where: Host | Interpreter, version: str | None) -> str | None:
     """Why an implementation cannot run where it is meant to, or None; of another interpreter only whether it exists, or
-    can be built, and nothing where variables of its own may show what is not seen from here.
+    can be built, and whether `version`, which `versions` found there, is new enough; nothing where variables of its own
+    may show what is not seen from here.
     """
     if where.missing is not None:
         return where.missing
@@ -148,7 +149,7 @@ def why_missing(impl: dict[str, Any], where: Host | Interpreter) -> str | None:
         return None if hidden else impls.why_missing(impl)
     if where.recipe is not None and not where.recipe.built:
         return uvenv.INSTALL_UV if uvenv.uv() is None else None
-    return why_unusable(where.python)
+    return why_unusable(where.python) or impls.why_too_old(impl, version)
 
 
 def why_unusable(python: str) -> str | None:

@@ -118,6 +118,10 @@ def test_the_kernels_that_a_yaml_declares_are_those_that_ran(sweep):
         ({"_target_": "attnsweep..impls.X"}, "_target_ must be package.module.Class, not 'attnsweep..impls.X'"),
         ({"_target_": "attnsweep.impls.Attention"}, "cannot be built: it has no prepare"),
         ({"distribution": ""}, "distribution must be a name, not ''"),
+        ({"min_version": 2}, 'min_version must be a version in quotes such as "2.1", not 2$'),
+        ({"min_version": 2.1}, 'min_version must be a version in quotes such as "2.1", not 2.1$'),
+        ({"min_version": ">=2"}, "min_version must be a version in quotes such as \"2.1\", not '>=2'"),
+        ({"min_version": "2", "distribution": None}, "min_version goes with distribution, which is not given"),
         ({"env": {"python": "a\0b"}}, "env.python must be the path of an interpreter"),
     ],
 )
@@ -331,6 +335,68 @@ def test_what_is_beside_what_the_distribution_recorded_hides_nothing(files, reco
     (tmp_path / "beside-4.0.dist-info/RECORD").write_bytes(record)
     monkeypatch.syspath_prepend(tmp_path)
     assert impls.why_missing({**load("fa2"), "function": "beside.attention", "distribution": "beside"}) is None
+
+
+@pytest.fixture
+def older(tmp_path, monkeypatch):
+    """An implementation of a library that this interpreter has, at a version that is asked for, and must not import."""
+    (tmp_path / "older").mkdir()
+    (tmp_path / "older/__init__.py").write_text("raise SystemExit('it was imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def make(version, **changed):
+        (tmp_path / "older-1.dist-info").mkdir(exist_ok=True)
+        (tmp_path / "older-1.dist-info/METADATA").write_text(f"Name: older\nVersion: {version}\n")
+        return {**load("fa2"), "function": "older.attention", "distribution": "older", **changed}
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("version", "least", "below"),
+    [
+        ("1.0.6", "2", True),
+        ("2.0rc1", "2", True),
+        ("2", "2.0", False),
+        ("2.0+cu130", "2", False),
+        ("1.10", "1.9", False),
+        ("from-a-branch", "2", False),  # nobody knows
+    ],
+)
+def test_a_version_below_the_least_that_a_yaml_asks_for_is_missing(older, version, least, below):
+    """As PEP 440 orders them; in one sentence, without an import."""
+    impl = older(version, min_version=least)
+    sentence = f"older {version} is below {least}; install it with: pip install 'older>={least}'"
+    assert impls.why_missing(impl) == impls.why_too_old(impl, version) == (sentence if below else None)
+    assert impls.why_missing({**impl, "min_version": None}) is None
+    if below:
+        with pytest.raises(Missing, match=f"^{re.escape(sentence)}$"):
+            impls.build(impl).prepare(case(), "cuda")
+
+
+def test_an_implementation_without_a_module_needs_its_version_too(older):
+    """Of the framework, as for a backend that only a newer one has."""
+    impl = {**load("sdpa_cudnn"), "distribution": "older", "min_version": "2"}
+    older("1")
+    assert impls.why_missing(impl) == "older 1 is below 2; install it with: pip install 'older>=2'"
+
+
+def test_how_to_get_a_newer_version_goes_by_the_environment(older):
+    """What a YAML gives pip, and a list of requirements."""
+    built = older("1", min_version="2", env={"requirements": ["older"]})
+    assert (
+        impls.why_too_old(built, "1")
+        == "older 1 is below 2; its env.requirements must name what brings it ('older>=2')"
+    )
+    impl = older("1", min_version="2", pip="git+https://host/older")
+    assert impls.why_missing(impl) == "older 1 is below 2; install it with: pip install git+https://host/older"
+
+
+def test_an_environment_without_packaging_still_prepares(older, monkeypatch):
+    """The parent has judged of its version."""
+    monkeypatch.setitem(sys.modules, "packaging.version", None)
+    monkeypatch.setitem(sys.modules, "older", types.SimpleNamespace(attention=print))
+    assert impls.build(older("1", min_version="2")).prepare(case(), "cuda")
 
 
 def test_what_only_an_import_can_tell_is_not_called_missing(tmp_path, monkeypatch):

@@ -29,6 +29,7 @@ __all__ = [
     "require_class",
     "why_missing",
     "why_not_on",
+    "why_too_old",
     "why_unsupported",
     "work",
 ]
@@ -95,8 +96,15 @@ def why_not_on(impl: dict[str, Any], device: Device) -> str | None:
 
 
 def why_missing(impl: dict[str, Any]) -> str | None:
-    """Why the implementation's library is not in this interpreter, or None; looks for it without importing it."""
+    """Why the implementation's library is not in this interpreter, or not new enough, or None; looks for it without
+    importing it.
+    """
     return build(impl).why_missing()
+
+
+def why_too_old(impl: dict[str, Any], version: str | None) -> str | None:
+    """Why this version of its distribution is too old for the implementation, or None."""
+    return build(impl).why_too_old(version)
 
 
 def work(impl: dict[str, Any], case: Case) -> Work:

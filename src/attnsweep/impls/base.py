@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from importlib.machinery import ModuleSpec
 from typing import Any, Callable, ClassVar
 
-from attnsweep import frameworks, metrics
+from attnsweep import environment, frameworks, metrics
 from attnsweep.case import Case
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError, Missing
@@ -45,6 +45,12 @@ def _path(value: Any) -> bool:
 
 def _python_version(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"3\.\d+(\.\d+)?t?", value) is not None
+
+
+def _version(value: Any) -> bool:
+    """Of PEP 440, without epoch and local part; `packaging` is not in every environment that reads a YAML."""
+    plain = r"[0-9]+([.][0-9]+)*((a|b|rc)[0-9]+)?([.]post[0-9]+)?([.]dev[0-9]+)?"
+    return isinstance(value, str) and re.fullmatch(plain, value) is not None
 
 
 def _flag(value: Any) -> bool:
@@ -141,6 +147,7 @@ class Attention(ABC):
         name: str,
         layout: str = "bshd",
         distribution: str | None = None,
+        min_version: str | None = None,
         pip: str | None = None,
         supports: dict[str, Any] | None = None,
         kernels: dict[str, list[str]] | None = None,
@@ -152,6 +159,8 @@ class Attention(ABC):
         self.name = name
         self.layout = layout
         self.distribution = distribution
+        #: The oldest version of the distribution that has what this needs, as PEP 440 orders them.
+        self.min_version = min_version
         #: What `pip install` is given to get the library, where that is not the name of its distribution.
         self.pip = pip
         self.rules = supports or {}
@@ -170,6 +179,11 @@ class Attention(ABC):
             value = impl.get(key)
             if value is not None and (not isinstance(value, kinds) or value == ""):
                 raise ConfigError(f"impl {name}: {key} must be {what}, not {value!r}")
+        oldest = impl.get("min_version")
+        if oldest is not None and not _version(oldest):
+            raise ConfigError(f'impl {name}: min_version must be a version in quotes such as "2.1", not {oldest!r}')
+        if oldest is not None and impl.get("distribution") is None:
+            raise ConfigError(f"impl {name}: min_version goes with distribution, which is not given")
         if impl.get("layout", "bshd") not in LAYOUTS:
             raise ConfigError(f"impl {name}: layout must be one of {', '.join(LAYOUTS)}, not {impl['layout']!r}")
         said = [vars(one).get("framework") for one in cls.__mro__[: cls.__mro__.index(Attention)]]
@@ -220,9 +234,12 @@ class Attention(ABC):
         )
 
     def why_missing(self) -> str | None:
-        """Why the library is not in this interpreter, or None, also where only an import could tell: none is made."""
-        if self.module is None:
-            return None
+        """Why the library is not in this interpreter, or not new enough, or None, also where only an import could tell:
+        none is made.
+        """
+        why = self._too_old_here()
+        if why is not None or self.module is None:
+            return why
         name, *below = self.module.split(".")
         try:
             spec = importlib.util.find_spec(name)
@@ -237,9 +254,30 @@ class Attention(ABC):
             return self.install(f"No module named {name!r}")
         return self._only_folder(self.module, spec) or self._hidden(self.module, spec)
 
+    def why_too_old(self, version: str | None) -> str | None:
+        """Why this version of the distribution will not do, or None, also where nobody can compare it: it is None, no
+        version of PEP 440, or an environment without `packaging` asks, of whose version the parent has judged.
+        """
+        if self.min_version is None or version is None:
+            return None
+        try:
+            from packaging.version import Version
+
+            below = Version(version) < Version(self.min_version)
+        except (ImportError, ValueError):
+            return None
+        return self.install(f"{self.distribution} {version} is below {self.min_version}") if below else None
+
+    def _too_old_here(self) -> str | None:
+        if self.distribution is None or self.min_version is None:
+            return None
+        return self.why_too_old(environment.own_version(self.distribution))
+
     def install(self, why: str) -> str:
         """A sentence that says what is missing and how to get it."""
         package, built = self.pip or self.distribution, self.env.get("requirements") is not None
+        if self.pip is None and self.min_version is not None:
+            package = f"'{self.distribution}>={self.min_version}'"  # pip leaves an older one that is there as it is
         if package is None:
             return f"{why}; {how_to_bring(self.env)} (its YAML names no distribution)"
         if built:
@@ -248,6 +286,9 @@ class Attention(ABC):
 
     def require(self, name: str) -> Any:
         """Import a module of the implementation's library; raises Missing with how to install it."""
+        why = self._too_old_here()
+        if why is not None:
+            raise Missing(why)
         try:
             module = importlib.import_module(name)
         except ImportError as error:
