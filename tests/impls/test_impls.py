@@ -399,6 +399,16 @@ def test_an_environment_without_packaging_still_prepares(older, monkeypatch):
     assert impls.build(older("1", min_version="2")).prepare(case(), "cuda")
 
 
+def test_sageattention_2_is_not_here_where_version_1_is():
+    """They share a name; the package index has version 1."""
+    for name in ("sage2_fp16_cuda", "sage2_fp16_triton", "sage2_fp8_sm90"):
+        assert impls.why_too_old(load(name), "1.0.6").startswith(
+            "sageattention 1.0.6 is below 2; install it with: pip "
+        )
+        assert impls.why_too_old(load(name), "2.0.0") is None
+    assert impls.why_too_old(load("sage1"), "1.0.6") is None
+
+
 def test_what_only_an_import_can_tell_is_not_called_missing(tmp_path, monkeypatch):
     """A module in a folder without __init__.py, one that an editable installation finds its own way, and __main__."""
     (tmp_path / "outer/inner").mkdir(parents=True)

@@ -16,7 +16,7 @@ import yaml
 from huggingface_hub.errors import HfHubHTTPError
 
 import fake_libraries
-from attnsweep import impls, worker
+from attnsweep import environment, impls, worker
 from attnsweep.case import Case
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError, Missing
@@ -90,7 +90,10 @@ SHIFTED = sorted(name for name, refused in REFUSED.items() if "later" not in ref
 
 @pytest.fixture(autouse=True)
 def _libraries(monkeypatch):
-    """Every library is importable, and is a fake; one thread, which is the fastest for sizes as small as these."""
+    """Every library is importable, and is a fake, whatever version is installed; one thread, which is the fastest for
+    sizes as small as these.
+    """
+    monkeypatch.setattr(environment, "own_version", lambda distribution: None)
     for name, module in fake_libraries.modules().items():
         monkeypatch.setitem(sys.modules, name, module)
     threads = torch.get_num_threads()
