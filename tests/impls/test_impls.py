@@ -69,7 +69,9 @@ def test_what_has_a_kernel_of_its_own_says_its_name():
 
 
 @pytest.mark.parametrize(
-    "sweep", ["everything/results", "mha_grid/results", "mha_grid_jax/results", "protocol/before", "protocol/replaced"]
+    "sweep",
+    [f"{name}/results" for name in ("everything", "fa4_flashinfer", "mha_grid", "mha_grid_jax")]
+    + ["protocol/before", "protocol/replaced"],
 )
 def test_the_kernels_that_a_yaml_declares_are_those_that_ran(sweep):
     """In records of GPUs: a pattern that fits nothing there would flag what is right."""
