@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from attnsweep import capabilities
 from attnsweep.report.tables import Cell, Column, Table, to_markdown
 
 #: An implementation, and its question or two that make a pair.
@@ -55,16 +56,22 @@ def read(path: Path) -> dict[Asked, Ending]:
 
 
 def counts(endings: dict[Asked, Ending]) -> Table:
-    """A row an implementation: how many of the questions asked were answered correctly, and what became of the rest."""
+    """A row an implementation: how many of the questions asked were answered correctly, what became of the rest, and
+    how many that its YAML claims on an H200 today were not asked.
+    """
     rows = []
-    for impl in sorted({impl for impl, _ in endings}):
+    known = capabilities.implementations()
+    seen = sorted({impl for impl, _ in endings})
+    claims = {impl: capabilities.claimed(known[impl], capabilities.H200) for impl in seen if impl in known}
+    for impl in seen:
         its = {question: ending for (one, question), ending in endings.items() if one == impl}
         asked = {question: one for question, one in its.items() if one.status not in _NOT_ASKED}
         pairs = {question for question in asked if " + " in question}
         refused = sum(one.status == "unsupported" for one in asked.values())
         failed = sum(one.status not in ("ok", "unsupported") for one in asked.values())
         fields = [_correct(asked, asked.keys() - pairs), _correct(asked, pairs)]
-        fields += [str(count or "") for count in (refused, failed, len(its) - len(asked))]
+        left = [question for part in claims.get(impl, ()) for question in part if question not in asked]
+        fields += [str(count or "") for count in (refused, failed, len(left))]
         rows.append((Cell(impl, code=True), *map(Cell, fields)))
     titles = ("correct, alone", "in pairs", "refused at the call", "failed", "not asked")
     return Table("", (), (Column("implementation"), *(Column(one, number=True) for one in titles)), tuple(rows))

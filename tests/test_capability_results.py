@@ -165,6 +165,14 @@ def test_the_tables_say_how_each_question_ended(tmp_path: Path, on_gpus: ModuleT
     assert tables(*files).stdout == TABLES.format(**claims)
 
 
+def test_what_nobody_asked_is_counted(tmp_path: Path) -> None:
+    """One question of naive's was, of all that its YAML claims."""
+    told = '<properties><property name="status" value="ok" /><property name="reason" value="" /></properties>'
+    claims = sum(map(len, capabilities.claimed(capabilities.implementations()["naive"], capabilities.H200)))
+    made = tables(junit(tmp_path / "one.xml", told)).stdout
+    assert f"| `naive` | 1 of 1 |  |  |  | {claims - 1} |" in made
+
+
 def test_a_file_that_does_not_say_how_a_test_ended_is_refused(tmp_path: Path) -> None:
     """What only passed may have been correct or unsupported."""
     made = tables(junit(tmp_path / "older.xml", ""))

@@ -121,6 +121,16 @@ def why_unsupported(impl: dict[str, Any], case: Case, device: Device) -> str | N
     return impls.why_unsupported(impl, case, device, _COMPILE[compile_mode(impl, device)])
 
 
+def claimed(impl: dict[str, Any], device: Device) -> tuple[dict[str, Case], dict[str, Case]]:
+    """The questions that the implementation claims on this device, alone and in pairs, with their cases."""
+    pairwise = {" + ".join(both): case for both, case in pairs(impl).items()}
+    alone, both = (
+        {question: case for question, case in asked.items() if not why_unsupported(impl, case, device)}
+        for asked in (singles(impl), pairwise)
+    )
+    return alone, both
+
+
 def markdown() -> str:
     """docs/implementations.md: what each implementation is, how to get it, and what it claims on an H200."""
     found = implementations()

@@ -43,12 +43,11 @@ def parameters(asked, answered=None):
         raise ValueError(f"ATTNSWEEP_CAPABILITIES must be such as 3,3 or all or all,1/4, not {asked}")
     found = []
     for name, impl in IMPLS.items():
-        alone = {(question,): case for question, case in capabilities.singles(impl).items()}
-        for cases, count in ((alone, said[1]), (capabilities.pairs(impl), said[2])):
-            claimed = [one for one in cases if not capabilities.why_unsupported(impl, cases[one], capabilities.H200)]
-            most = len(claimed) if count is None else min(int(count), len(claimed))
-            for questions in random.Random(name).sample(claimed, most):
-                found.append(pytest.param(name, cases[questions], id=f"{name}-{' + '.join(questions)}"))
+        alone, pairs = capabilities.claimed(impl, capabilities.H200)
+        for cases, count in ((alone, said[1]), (pairs, said[2])):
+            most = len(cases) if count is None else min(int(count), len(cases))
+            for question in random.Random(name).sample(list(cases), most):
+                found.append(pytest.param(name, cases[question], id=f"{name}-{question}"))
     endings = {} if answered is None else READ(Path(answered))
     right = {"-".join(one) for one, ending in endings.items() if ending.status in ("ok", "unsupported")}
     return [one for one in found if one.id not in right][part - 1 :: parts]
