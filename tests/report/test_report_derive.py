@@ -491,6 +491,14 @@ def test_a_ceiling_is_compared_like_anything_else() -> None:
     assert of_fastest(case, "ceiling_copy") == pytest.approx(0.8)
 
 
+def test_the_fastest_has_its_tokens_per_second() -> None:
+    """Query tokens over its latency: 2048 in 1.6 ms."""
+    derived = derive([row("fa2", 1.6), row("naive", 9.0)])
+    table = best_table(derived.sections[0], Footnotes(derived))
+    shown = dict(zip([column.title for column in table.columns], table.rows[0], strict=True))
+    assert (shown["ms"].text, shown["tokens/s"].text) == ("1.600", "1.28M")
+
+
 def test_the_next_is_the_one_that_takes_least_longer_than_the_fastest() -> None:
     """By what each is compared by, not by the latencies side by side; the slowest, a baseline, likewise."""
     rows = [row("fa2", 1.0, kernel_ms=0.5, timer="graph"), row("flex", 1.5, kernel_ms=1.4, timer="graph")]

@@ -13,6 +13,7 @@ from attnsweep.errors import Status
 from attnsweep.report import bars, lines, plots, unmeasured
 from attnsweep.report.cli import main
 from attnsweep.report.derive import derive
+from attnsweep.report.memory import memory_table
 
 LENGTHS = (1024, 2048, 4096, 8192)
 OOM_AT = 8192
@@ -53,6 +54,34 @@ def test_memory_is_drawn_against_length_as_png_and_svg(tmp_path: Path) -> None:
     page = (report / "report.html").read_text()
     latency, memory = (page.index(f'alt="{start} against') for start in ("latency (ms)", "peak memory of a call"))
     assert latency < memory
+
+
+def test_a_table_has_peak_and_workspace_of_each_result(tmp_path: Path) -> None:
+    """In MiB, the least peak bold; on the page and in Markdown; what failed or does not say has none."""
+    one, other = prefill(1, 2048), prefill(1, 4096)
+    memory = {"peak_memory_bytes": 612 * 2**20, "workspace_bytes": 548 * 2**20}
+    less = {"peak_memory_bytes": 64 * 2**20, "workspace_bytes": 2**19}
+    none = {"peak_memory_bytes": None, "workspace_bytes": None}
+    rows = [values(one, "naive", **memory), values(one, "fa2", **less), values(one, "flex", **none)]
+    rows += [values(other, "naive", status=Status.OOM), values(other, "fa2", **less)]
+    (section,) = derive(rows).sections
+    table = memory_table(section)
+    head = [column.title for column in table.columns]
+    cells = [dict(zip(head, row, strict=True)) for row in table.rows]
+    shown = [[(row[impl].text, row[impl].note, row[impl].best) for impl in ("naive", "fa2")] for row in cells]
+    assert shown == [[("612.0", "548", False), ("64.00", "0.5", True)], [("-", "", False), ("64.00", "0.5", False)]]
+    assert "flex" not in head
+    assert main([str(write(tmp_path, rows))]) == 0
+    assert "64.00** (0.5)" in (tmp_path / "report/summary.md").read_text()
+    assert "Memory: " in (tmp_path / "report/report.html").read_text()
+
+
+def test_without_any_peak_there_is_no_table_of_memory(tmp_path: Path) -> None:
+    """As on a CPU."""
+    rows = [{**row, "peak_memory_bytes": None, "workspace_bytes": None} for row in fusion()]
+    assert not memory_table(derive(rows).sections[0]).rows
+    assert main([str(write(tmp_path, rows))]) == 0
+    assert "## Memory" not in (tmp_path / "report/summary.md").read_text()
 
 
 @pytest.mark.parametrize("lost", ["two lengths", "no memory", "no memory but at two", "no positive memory"])

@@ -27,6 +27,14 @@ def test_a_length_is_a_whole_number() -> None:
     assert [text.whole(one) for one in (4096.0, 131072.0, 0.5)] == ["4096", "131072", "0.5"]
 
 
+@pytest.mark.parametrize(
+    ("per_second", "shown"),
+    [(None, "-"), (950.4, "950"), (72_852.0, "72.9k"), (999_700.0, "1.00M"), (31_663_239.0, "31.7M"), (2e9, "2.00G")],
+)
+def test_rates_have_three_digits_and_a_unit(per_second: float | None, shown: str) -> None:
+    assert text.rate(per_second) == shown
+
+
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\n", " =", " \n=", "\uff1d", "\uff20"])
 def test_no_field_of_a_spreadsheet_is_a_formula(start: str) -> None:
     """A leading apostrophe makes it text, also before the wide forms."""

@@ -16,6 +16,7 @@ from attnsweep.report.failures import counts, failure_table, failures
 from attnsweep.report.kernels import kernel_table
 from attnsweep.report.load import RESULTS, Loaded, write
 from attnsweep.report.machines import library_table, machine_table
+from attnsweep.report.memory import memory_table
 from attnsweep.report.notes import Footnotes
 from attnsweep.report.sections import LARGEST, Derived
 from attnsweep.report.summary import best_table, latency_table, standings_table, status_table
@@ -73,6 +74,7 @@ def content_of(derived: Derived, loaded: Loaded, drawn: Sequence[plots.Plot]) ->
             verdict=" ".join(said for said in (verdict(section), split(section), load_verdict(section)) if said),
             latency=latency_table(section, notes),
             timers=timer_table(section),
+            memory=memory_table(section),
             load=load_table(section, notes),
             best=best_table(section, notes),
             standings=standings_table(section, notes),
@@ -158,6 +160,9 @@ def to_summary(content: Content) -> str:
     if any(block.timers.rows for block in content.blocks):
         parts.append("## Timers\n")
         parts += [to_markdown(block.timers) for block in content.blocks if block.timers.rows]
+    if any(block.memory.rows for block in content.blocks):
+        parts.append("## Memory\n")
+        parts += [to_markdown(block.memory) for block in content.blocks if block.memory.rows]
     parts.append("## Plots\n")
     for block in content.blocks:
         parts += [f"{markdown(block.title)}: {markdown(block.about_plots)}\n"] if block.about_plots else []

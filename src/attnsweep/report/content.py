@@ -21,6 +21,7 @@ class Block:
     verdict: str
     latency: Table
     timers: Table
+    memory: Table
     load: Table
     best: Table
     standings: Table

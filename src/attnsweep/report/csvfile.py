@@ -76,9 +76,6 @@ def _row(section: Section, case: CaseRow, text: str, rank: int | None) -> dict[s
     key, one = section.key, case.measured[text]
     best = case.fastest[0] if case.fastest else text
     flops, moved = one.per_second("flops"), one.per_second("bytes")
-    tokens = None
-    if one.latency_ms is not None and case.fields["batch_size"] and case.fields["q_len"]:
-        tokens = case.fields["batch_size"] * case.fields["q_len"] / (one.latency_ms * 1e-3)
     ok = one.latency_ms is not None
     return {
         "device": key.device,
@@ -112,7 +109,7 @@ def _row(section: Section, case: CaseRow, text: str, rank: int | None) -> dict[s
         "slowdown": case.ratio(best, text),
         "tflops": None if flops is None else flops / 1e12,
         "gb_per_s": None if moved is None else moved / 1e9,
-        "tokens_per_s": tokens,
+        "tokens_per_s": case.tokens_per_s(text),
         **{name: one.number(name) if _told(name, ok, one.primary) else None for name in _NUMBERS},
         "bound": " ".join(one.texts("bound")),
         "precision_class": " ".join(one.texts("precision_class")),

@@ -131,6 +131,11 @@ class CaseRow:
         mine, other = self.ranked.get(text), self.ranked.get(over)
         return None if mine is None or other is None else ratio(mine, other)
 
+    def tokens_per_s(self, text: str) -> float | None:
+        """Query tokens per second at a label's latency; None where it has none."""
+        latency_ms, batch, queries = self.measured[text].latency_ms, self.fields["batch_size"], self.fields["q_len"]
+        return None if latency_ms is None or not batch or not queries else batch * queries / (latency_ms * 1e-3)
+
 
 @dataclass(frozen=True)
 class Standing:

@@ -11,7 +11,7 @@ from attnsweep.report.ceilings import about_ceilings, ceilings, of_fastest
 from attnsweep.report.notes import Footnotes
 from attnsweep.report.sections import CaseRow, Derived, Section
 from attnsweep.report.tables import Cell, Column, Table
-from attnsweep.report.text import count, digits, percent, times
+from attnsweep.report.text import count, digits, percent, rate, times
 from attnsweep.report.verdict import together
 from attnsweep.report.words import (
     boards,
@@ -170,11 +170,13 @@ def _mean(value: float | None, over: int, total: int) -> str:
 
 
 def best_table(section: Section, footnotes: Footnotes) -> Table:
-    """Each case with its fastest, how many are tied with it, and the first that is beaten; fits a terminal."""
+    """Each case with its fastest and its tokens per second, how many are tied, and the first that is beaten."""
     names = shown_fields(section)
     columns = [Column(name, number=name != "case") for name in names]
     tied = any(len(case.fastest) > 1 for case in section.cases)
     columns += [Column("fastest")] + ([Column("tied with")] if tied else []) + [Column("ms", True)]
+    tokens = [case.tokens_per_s(case.named[0]) for case in section.cases if case.ranked]
+    columns += [Column("tokens/s", True)] if any(tokens) else []
     columns += [Column("speed-up", True)] if section.baseline else []
     columns += [Column("next"), Column("slower", True)]
     rows = []
@@ -188,6 +190,7 @@ def best_table(section: Section, footnotes: Footnotes) -> Table:
         row.append(Cell(best, marks=footnotes.of(ranked[best]), best=len(case.fastest) == 1))
         row += [Cell(_tied(case, best))] if tied else []
         row.append(Cell(digits(ranked[best].latency_ms)))
+        row += [Cell(rate(case.tokens_per_s(best)))] if any(tokens) else []
         if section.baseline:
             base = ranked.get(section.baseline)
             row.append(Cell(times(case.ratio(best, section.baseline)), marks=footnotes.of(base) if base else ()))

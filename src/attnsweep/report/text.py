@@ -76,6 +76,17 @@ def digits(value: float | None, significant: int = 4) -> str:
     return f"{value:.{places}f}"
 
 
+def rate(per_second: float | None) -> str:
+    """A rate with three digits and thousands as k, M or G: 950, 72.9k, 31.7M; "-" for None."""
+    if per_second is None or not math.isfinite(per_second):
+        return "-"
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        # What rounds up to a thousand of a unit is one of the next
+        if per_second >= 0.9995 * size:
+            return digits(per_second / size, 3) + unit
+    return digits(per_second, 3)
+
+
 def times(ratio: float | None) -> str:
     """A ratio as a factor: 14.2x; "-" for None."""
     return "-" if ratio is None else f"{digits(ratio, 3)}x"
