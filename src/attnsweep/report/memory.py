@@ -9,7 +9,7 @@ from attnsweep.report.words import field_value, shown_fields, title
 
 
 def memory_table(section: Section) -> Table:
-    """Cases by labels, the fastest first: peak and workspace in MiB, the least peak bold; no rows where none has one."""
+    """Cases by labels, the fastest first: peak and workspace in MiB, the least peak bold; no rows where all lack it."""
     names = shown_fields(section)
     labels = [text for text in section.labels if any(_mib(case, text, "peak_memory_bytes") for case in section.cases)]
     columns = [
