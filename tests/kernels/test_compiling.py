@@ -77,6 +77,7 @@ def compiling(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # A job may wait for most of the others, on a machine that does more than this
 @pytest.mark.parametrize("job", JOBS, ids="-".join)
 def test_every_configuration_compiles_for_hopper(compiling, job):
     """And fits its shared memory, or the tuner would skip it without a word; fp32 and decode at a head dim of 128."""
