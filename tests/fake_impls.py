@@ -59,6 +59,9 @@ class Fake(NaiveAttention):
         if self.calls == INTO_TIMING:
             deed()
 
+    def do_flag(self):
+        self.flags = frozenset({"options_unread"})
+
     def call_ok(self, right, q, k, v):
         return right(q, k, v)
 

@@ -209,5 +209,6 @@ def test_every_study_runs_in_small_on_a_cpu(
     rows = [pq.read_table(path).to_pylist()[0] for path in (tmp_path / "outputs" / name / "cells").glob("*.parquet")]
     assert {row["study"] for row in rows} == {name}
     assert Counter(row["status"] for row in rows) == {"ok": sample}
+    assert ["options_unread" in row["flags"] for row in rows] == [name == "mha_grid_blocks"] * sample
     kinds = Counter((row["impl"], row["variant"], row["compile"]) for row in rows)
     assert max(kinds.values()) == (4 if name == "fusion" else 1)

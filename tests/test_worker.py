@@ -73,6 +73,13 @@ def test_a_good_cell_goes_through_every_stage_and_fills_known_columns():
     json.loads(json.dumps(outcome))
 
 
+def test_what_an_implementation_flags_is_in_the_record():
+    """Beside the flags that measuring gives."""
+    outcome, _ = run(cell(fake("flag")))
+    assert outcome["status"] == "ok", outcome["traceback"]
+    assert "options_unread" in outcome["columns"]["flags"]
+
+
 @pytest.mark.parametrize("direction", ["fwd", "bwd", "fwd_bwd"])
 @pytest.mark.parametrize("impl", [NAIVE, sdpa("math"), sdpa("flash")], ids=["naive", "math", "flash"])
 def test_directions_are_computed_and_checked(impl, direction):

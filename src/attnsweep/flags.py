@@ -13,6 +13,7 @@ BEARING = (
     "graph_break",
     "impure",
     "op_by_op",
+    "options_unread",
     "stepped",
     "substituted",
     "throttled",

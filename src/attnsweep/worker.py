@@ -137,6 +137,7 @@ class _Story:
         fw.synchronize()
         elapsed = time.monotonic() - start
         self.columns["plan_s"] = elapsed if implementation.plan_s is None else implementation.plan_s
+        self.flags |= implementation.flags
         compiled = fw.compile(function, mode, tag=json.dumps(self.cell["impl"], sort_keys=True))
         # A ceiling does the work of whatever direction in its one call, and has no gradient
         direction = case.direction if implementation.is_attention else "fwd"

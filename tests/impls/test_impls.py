@@ -15,6 +15,7 @@ from attnsweep import impls
 from attnsweep.case import Case
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError, Missing
+from attnsweep.impls import flex
 
 CONF = sorted((Path(__file__).parents[2] / "conf/impl").glob("*.yaml"))
 CPU = Device(kind="cpu", uuid="cpu", name="test")
@@ -150,6 +151,14 @@ def test_a_mistake_in_a_yaml_is_one_sentence_with_the_choices(change, sentence):
             "kernel_options.BLOCK_M must be a number, true or false, or text, not [64]",
         ),
         ({"kernel_options": {1: 64}}, "the keys of kernel_options must be names, not 1"),
+        *(
+            (
+                {"kernel_options": {key: 64}},
+                f"kernel_options has no key {key}; the keys are {', '.join(flex.OPTIONS)}, those of one pass also as "
+                "fwd_KEY or bwd_KEY",
+            )
+            for key in ("BLOCK_MM", "block_m", "bwd_BLOCK_M", "fwd_BLOCK_N1", "fwd_BACKEND", "fwd_", "")
+        ),
     ],
 )
 def test_a_mistake_in_flex_s_sizes_is_one_sentence(change, sentence):
@@ -162,8 +171,32 @@ def test_a_mistake_in_flex_s_sizes_is_one_sentence(change, sentence):
         {"block_size": [128, 64]},
         {"kernel_options": None},
         {"kernel_options": {"BLOCK_M": 64, "PRESCALE_QK": True}},
+        {"kernel_options": {"fwd_BLOCK_M": 64, "bwd_BLOCK_M1": 32, "bwd_num_warps": 4, "SPLIT_KV": 8}},
     ):
         impls.bind({**load("flex"), **fits})
+
+
+def test_the_options_of_flex_are_torch_s():
+    """Those that PyTorch documents, in the versions that do; and one that its decoding kernel reads besides."""
+    from torch.nn.attention import flex_attention
+
+    documented = getattr(flex_attention, "FlexKernelOptions", None)
+    if documented is None:
+        pytest.skip("this torch documents no options")
+    assert set(documented.__annotations__) <= set(flex.OPTIONS)
+    if "BACKEND" in documented.__annotations__:
+        assert set(flex.OPTIONS) - set(documented.__annotations__) == {"SPLIT_KV"}
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "flags"),
+    [({"BLOCK_M": 64}, "cpu", {"options_unread"}), ({"BLOCK_M": 64}, "cuda", set()), (None, "cpu", set())],
+)
+def test_options_that_no_kernel_of_a_cpu_reads_are_flagged(options, device, flags):
+    """Inductor has one kernel there, whatever a variant is called."""
+    implementation = impls.build({**load("flex"), "kernel_options": options})
+    implementation.prepare(case(causal=False), device)
+    assert implementation.flags == flags
 
 
 class Buggy(impls.Attention):

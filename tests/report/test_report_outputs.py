@@ -278,11 +278,12 @@ def test_the_baselines_line_does_not_cross_a_bars_label(tmp_path: Path) -> None:
 
 def test_new_flags_are_explained() -> None:
     """Each has a sentence, not its bare name."""
-    flags = ["substituted", "contended", "unchecked"]
+    flags = ["substituted", "contended", "unchecked", "options_unread"]
     derived = derive([values(POINT, flags=flags), values(POINT, "flex")])
     told = [meaning for _, meaning in Footnotes(derived).legend()]
     assert "substituted: the framework ran another implementation's kernel in place of the formula: see Kernels" in told
     assert "contended: the CPU was shared while samples were taken" in told
+    assert any(one.startswith("options_unread: no kernel of this device reads") for one in told)
     assert any(one.startswith("unchecked: ") and one.endswith("not ranked") for one in told)
 
 

@@ -140,6 +140,8 @@ class Attention(ABC):
     module: str | None = None
     #: Seconds that planning takes, set in `prepare` where that also does what is done once and for all: compiling.
     plan_s: float | None = None
+    #: Flags of the record, set in `prepare`: what a reader of the result must know and its YAML cannot say.
+    flags: frozenset[str] = frozenset()
 
     def __init__(
         self,

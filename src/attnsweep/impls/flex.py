@@ -15,6 +15,30 @@ from attnsweep.impls.masks import visible
 #: by 14 to 19 % (both on an H200, torch 2.11; docs/decisions.md).
 _DECODING_QUERIES = 128
 
+#: The keys of kernel_options: those of torch 2.13's FlexKernelOptions (torch/nn/attention/flex_attention.py) and
+#: SPLIT_KV, which torch/_inductor/kernel/flex/flex_decoding.py reads besides. PyTorch passes any other on as a constant
+#: that no kernel reads. A prefix names the pass that alone is to have it.
+_OF_EITHER_PASS = (
+    "num_warps",
+    "num_stages",
+    "PRESCALE_QK",
+    "ROWS_GUARANTEED_SAFE",
+    "BLOCKS_ARE_CONTIGUOUS",
+    "USE_TMA",
+    "kpack",
+    "matrix_instr_nonkdim",
+    "waves_per_eu",
+)
+_OF_FORWARD = ("BLOCK_M", "BLOCK_N")
+_OF_BACKWARD = ("BLOCK_M1", "BLOCK_N1", "BLOCK_M2", "BLOCK_N2", "WRITE_DQ")
+#: Read before prefixes are taken off, so they have none.
+_OF_THE_CALL = ("FORCE_USE_FLEX_ATTENTION", "BACKEND", "SPLIT_KV")
+OPTIONS = (*_OF_FORWARD, *_OF_BACKWARD, *_OF_EITHER_PASS, *_OF_THE_CALL)
+_PREFIXED = {
+    *(f"fwd_{key}" for key in (*_OF_FORWARD, *_OF_EITHER_PASS)),
+    *(f"bwd_{key}" for key in (*_OF_BACKWARD, *_OF_EITHER_PASS)),
+}
+
 
 class FlexAttention(Attention):
     """torch.nn.attention.flex_attention; the mask is a BlockMask, made in `prepare`; `block_size` is its tile: so many
@@ -42,6 +66,11 @@ class FlexAttention(Attention):
         for key, value in (options or {}).items():
             if not isinstance(key, str):
                 raise ConfigError(f"impl {name}: the keys of kernel_options must be names, not {key!r}")
+            if key not in OPTIONS and key not in _PREFIXED:
+                raise ConfigError(
+                    f"impl {name}: kernel_options has no key {key}; the keys are {', '.join(OPTIONS)}, those of one "
+                    "pass also as fwd_KEY or bwd_KEY"
+                )
             if not isinstance(value, (int, float, str)):
                 raise ConfigError(
                     f"impl {name}: kernel_options.{key} must be a number, true or false, or text, not {value!r}"
@@ -77,6 +106,8 @@ class FlexAttention(Attention):
             keywords["enable_gqa"] = True
         if self.kernel_options:
             keywords["kernel_options"] = dict(self.kernel_options)
+            if device == "cpu":  # torch/_inductor/kernel/flex/flex_cpu.py reads none of OPTIONS
+                self.flags = frozenset({"options_unread"})
 
         def call(q: Any, k: Any, v: Any) -> Any:
             return flex_attention(q, k, v, **keywords)
