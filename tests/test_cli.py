@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import yaml
 
 from attnsweep import cli, scenarios
 from attnsweep.case import Case
@@ -217,6 +218,9 @@ def test_a_study_is_a_whole_sweep_and_the_command_line_wins(sweeps: Sweeps) -> N
         (["impl=naive", "--config-dir", "/no/such/folder"], "--config-dir names /no/such/folder, which is no folder"),
         (["impl=naive,sdpa", "impl.name=x"], "impl=naive and impl=sdpa are both named x"),
         (["impl=naive,sdpa", "--cfg", "job"], "--cfg shows one configuration, and impl=naive,sdpa is a sweep"),
+        (["impl=[naive,sdpa]", "--cfg", "job"], "--cfg shows one configuration, and this is a sweep of 2"),
+        (["impl=naive", "timing.replicats=3", "--cfg", "job"], "there is no key timing.replicats (did you mean"),
+        (["impl=flex", "impl.kernel_options.BLOCK_MM=64", "--cfg", "job"], "kernel_options has no key BLOCK_MM"),
         (["--cfg", "job"], "which impl? Say impl= and one of ceiling_copy, ceiling_matmul"),
         (["impl=naive,"], "'impl=naive,' is not of the form key=value: something is missing at its end"),
         (
@@ -573,6 +577,32 @@ def test_a_configuration_can_be_looked_at(sweeps: Sweeps, capsys: pytest.Capture
     assert cli.main(["impl=naive", "scenario.seq_len=77", "--cfg", "job"]) == 0
     assert "seq_len: 77" in capsys.readouterr().out
     assert sweeps.settings == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "field", "value"),
+    [
+        (["impl=flex", "impl.kernel_options.BLOCK_M=64"], "kernel_options", {"BLOCK_M": 64}),
+        (["impl=naive", "impl.env.python=/x"], "env", {"python": "/x"}),
+        (["impl=fa2", "impl.constants.deterministic=true"], "constants", {"deterministic": True}),
+    ],
+)
+def test_what_a_sweep_runs_can_be_looked_at(
+    argv: list[str], field: str, value: object, sweeps: Sweeps, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also fields that the YAML has not, and what they say is what a sweep of them holds."""
+    assert cli.main([*argv, "--cfg", "job"]) == 0
+    seen = yaml.safe_load(capsys.readouterr().out)
+    assert seen["impl"][field] == value
+    assert sweeps.settings == []
+    assert cli.main(argv) == 0
+    assert sweeps.combinations[0][0].impl == seen["impl"]
+
+
+def test_what_is_looked_at_keeps_from_tiny_what_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    """As in a sweep."""
+    assert cli.main(["impl=naive", "scale=tiny", "scenario.seq_len=77", "--cfg", "job", "--resolve"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["scenario"]["tiny"]["seq_len"] == 77
 
 
 def test_the_version_is_ours(tmp_path: Path) -> None:

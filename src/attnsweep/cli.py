@@ -184,20 +184,43 @@ def _hydra(argv: Sequence[str]) -> None:
     args.config_dir = None  # it is among `folders` now, ahead of those of the environment
     _arrange(args)
     version.setbase("1.3")
+    config_path, config_name = str(conf_path.conf_folder()), "config"
     with warnings.catch_warnings():
         # A folder that is not there, or a setting without effect: a mistake, if Hydra only warns of it
         warnings.filterwarnings("error", category=UserWarning, module=r"hydra\.")
+        if args.cfg:
+            args.overrides = _shown(args, args.config_path or config_path, args.config_name or config_name)
         _run_hydra(
             args=args,
             args_parser=parser,
             task_function=task,
-            config_path=str(conf_path.conf_folder()),
-            config_name="config",
+            config_path=config_path,
+            config_name=config_name,
         )
 
 
 def _refuse(message: str) -> NoReturn:
     raise ConfigError(f"{message}; attnsweep -h says which flags there are")
+
+
+def _shown(args: argparse.Namespace, config_path: str, config_name: str) -> list[str]:
+    """The overrides of which Hydra composes what --cfg shows: those of the one job that a sweep would make of them."""
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import (
+        create_automatic_config_search_path,
+        detect_calling_file_or_module_from_task_function,
+    )
+    from hydra.core.global_hydra import GlobalHydra
+
+    from attnsweep import launching
+
+    where = detect_calling_file_or_module_from_task_function(task)
+    search_path = create_automatic_config_search_path(*where, config_path)
+    hydra = Hydra.create_main_hydra2(task_name="cli", config_search_path=search_path)
+    try:
+        return launching.shown(hydra.config_loader, config_name, args.overrides)
+    finally:
+        GlobalHydra.instance().clear()
 
 
 def _arrange(args: argparse.Namespace) -> None:
@@ -211,9 +234,6 @@ def _arrange(args: argparse.Namespace) -> None:
         return
     overrides = parse(args.overrides)
     if args.cfg:
-        for one in overrides:
-            if one.is_sweep_override():
-                raise ConfigError(f"--cfg shows one configuration, and {one.input_line} is a sweep")
         return
     args.overrides = [deferred(one) for one in overrides]
     args.run, args.multirun = False, True

@@ -69,6 +69,32 @@ def sweep(
     return [returns]
 
 
+def shown(loader: ConfigLoader, config_name: str, lines: list[str]) -> list[str]:
+    """The overrides from which Hydra composes the one job that `lines` make, what a sweep adds to them included.
+
+    A study's parameters are not among them. Raises ConfigError where it is more than one job, or Hydra's exceptions,
+    and whatever a sweep would refuse.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    parsed = overrides.parse(lines)
+    for one in parsed:
+        if one.is_sweep_override():
+            raise ConfigError(f"--cfg shows one configuration, and {one.input_line} is a sweep")
+    whole = [line for line, one in zip(lines, parsed, strict=True) if not overrides.below_group(one)]
+    config = loader.load_configuration(config_name, whole, RunMode.RUN)
+    HydraConfig.instance().set_config(config)
+    own = [line for line, one in zip(lines, parsed, strict=True) if not one.is_hydra_override()]
+    job, *more = overrides.expand(
+        [*_kept_by_tiny(config, {}, own), *own], options(loader, config), config.hydra.runtime.choices
+    )
+    if more:
+        raise ConfigError(f"--cfg shows one configuration, and this is a sweep of {1 + len(more)}")
+    prepare(loader, config, [job])
+    return [*config.hydra.overrides.hydra, *job]
+
+
 def _kept_by_tiny(master: DictConfig, params: Mapping[str, Any], lines: Sequence[str]) -> list[str]:
     """Overrides by which scale=tiny leaves alone what `lines` set of the scenario's fields; none at another scale.
 

@@ -105,6 +105,12 @@ def check(override: Override) -> None:
             raise ConfigError(f"{line}: study takes the name of one study; without study= there is none")
 
 
+def below_group(override: Override) -> bool:
+    """Whether it is a field of what is measured, below one of GROUPS."""
+    key = override.key_or_group
+    return key not in GROUPS and key.split(".")[0] in GROUPS
+
+
 def deferred(override: Override) -> str:
     """The override as the master configuration is to see it: what is measured is left to the sweeper.
 
@@ -165,7 +171,7 @@ def expand(lines: Sequence[str], options: Options, chosen: Mapping[str, str | No
         key = override.key_or_group
         if key in GROUPS:
             choices[key] = [f"{key}={literal(one)}" for one in _options(override, options(key))]
-        elif key.split(".")[0] in GROUPS:
+        elif below_group(override):
             choices[key] = [f"++{key}={one}" for one in _field_values(override)]
         else:
             choices[key] = [f"{override.get_key_element()}={_value(override)}"]
