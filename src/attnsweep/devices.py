@@ -14,6 +14,8 @@ from typing import Any
 
 from attnsweep.errors import AttnsweepError, ConfigError
 
+KINDS = ("cpu", "cuda")
+
 
 @dataclass(frozen=True)
 class Device:
@@ -38,7 +40,7 @@ def find(kind: str = "auto", gpus: str | list[int | str] | None = None) -> list[
     `gpus` picks by index among those that CUDA_VISIBLE_DEVICES leaves, or by UUID (a prefix is enough).
     Raises ConfigError when what was asked for is not here, naming what is.
     """
-    if kind not in ("auto", "cpu", "cuda"):
+    if kind not in ("auto", *KINDS):
         raise ConfigError(f"device must be one of auto, cpu, cuda, not {kind!r}")
     if platform.system() != "Linux":
         raise ConfigError(f"attnsweep runs on Linux with NVIDIA GPUs or a CPU, not on {platform.system()}")

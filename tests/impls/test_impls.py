@@ -100,7 +100,14 @@ def test_the_kernels_that_a_yaml_declares_are_those_that_ran(sweep):
         ({"kernels": {"fwd": ["("]}}, "kernels.fwd must be a list of regular expressions"),
         ({"kernels": 5}, "kernels must be a mapping, not 5"),
         ({"supports": {"gqa": "no"}}, "supports.gqa must be true or false, not 'no'"),
-        ({"supports": {"dtypes": "bf16"}}, "supports.dtypes must be a list of names, not 'bf16'"),
+        ({"supports": {"dtypes": "bf16"}}, "supports.dtypes must be a list of any of fp32, bf16, fp16, not 'bf16'"),
+        ({"supports": {"dtypes": ["bf16", "fp17"]}}, "any of fp32, bf16, fp16, not \\['bf16', 'fp17']"),
+        (
+            {"supports": {"directions": ["forward"]}},
+            "supports.directions must be a list of any of fwd, bwd, fwd_bwd, not",
+        ),
+        ({"supports": {"devices": ["gpu"]}}, "supports.devices must be a list of any of cpu, cuda, not \\['gpu']"),
+        ({"supports": {"compile": "eager"}}, "supports.compile must be a list of names, not 'eager'"),
         ({"supports": {"head_dim_max": "abc"}}, "supports.head_dim_max must be a number"),
         ({"precision": "int8"}, "precision must be null or a mapping, not 'int8'"),
         ({"precision": {}}, "precision.class must be given: a name such as int8"),
@@ -112,6 +119,7 @@ def test_the_kernels_that_a_yaml_declares_are_those_that_ran(sweep):
         ({"distribution": 5}, "distribution must be a name, not 5"),
         ({"env": 5}, "env must be a mapping"),
         ({"isolation": "none"}, "isolation must be fork or spawn"),
+        ({"env": {"python_version": "3.8"}}, "a version in quotes such as \"3.11\", 3.9 at the oldest, not '3.8'"),
         ({"env": {"pyton": "x"}}, "env has no key pyton"),
         ({"kernels": {"forward": []}}, "kernels has no key forward"),
         ({"framework": "tensorflow"}, "framework must be one of torch"),
@@ -530,6 +538,18 @@ def test_a_field_that_no_case_has_is_refused():
     impl = {**load("fa2"), "arguments": {"causal": "is_causal"}}
     with pytest.raises(ConfigError, match=r"arguments\.causal is 'is_causal'.*the fields are batch_size"):
         impls.bind(impl)
+
+
+@pytest.mark.parametrize("member", ["to_dict", "from_dict", "visible", "_most_elements"])
+def test_what_a_case_does_is_no_field_of_it(member):
+    """A library would get a bound method for its scale."""
+    impl = {**load("fa2"), "arguments": {"softmax_scale": member}}
+    with pytest.raises(ConfigError) as caught:
+        impls.bind(impl)
+    said, fields = str(caught.value).split("; the fields are ")
+    assert said == f"impl fa2: arguments.softmax_scale is {member!r}, which is no field of a case"
+    assert member not in fields.split(", ")
+    assert {"scale", "bounds", "causal", "bias", "batch_size"} <= set(fields.split(", "))
 
 
 def test_a_mask_that_the_yaml_does_not_pass_is_unsupported():

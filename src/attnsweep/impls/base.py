@@ -16,8 +16,8 @@ from importlib.machinery import ModuleSpec
 from typing import Any, Callable, ClassVar
 
 from attnsweep import environment, frameworks, metrics
-from attnsweep.case import Case
-from attnsweep.devices import Device
+from attnsweep.case import DIRECTIONS, DTYPES, Case
+from attnsweep.devices import KINDS, Device
 from attnsweep.errors import ConfigError, Missing
 
 LAYOUTS = ("bshd", "bhsd")
@@ -44,7 +44,8 @@ def _path(value: Any) -> bool:
 
 
 def _python_version(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"3\.\d+(\.\d+)?t?", value) is not None
+    found = re.fullmatch(r"3\.(\d+)(\.\d+)?t?", value) if isinstance(value, str) else None
+    return found is not None and int(found[1]) >= 9
 
 
 def _version(value: Any) -> bool:
@@ -66,13 +67,19 @@ def _patterns(value: Any) -> bool:
         return False
 
 
-_LIST = (_texts, "a list of names")
+def _some_of(*choices: str) -> tuple[Callable[[Any], bool], str]:
+    def fits(value: Any) -> bool:
+        return _texts(value) and set(value) <= set(choices)
+
+    return fits, f"a list of any of {', '.join(choices)}"
+
+
 _BOOL = (_flag, "true or false")
 
 #: What `supports` may restrict, and what each must be; anything it does not name is tried, and the check decides.
 SUPPORTS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "devices": _LIST,
-    "dtypes": _LIST,
+    "devices": _some_of(*KINDS),
+    "dtypes": _some_of(*DTYPES),
     "head_dims": (_integers, "a list of integers"),
     "head_dim_max": (_number, "a number"),
     "head_dim_v": _BOOL,
@@ -83,8 +90,8 @@ SUPPORTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "q_len_ne_kv_len": _BOOL,
     "causal_q_len_ne_kv_len": _BOOL,
     "q_len_max": (_number, "a number"),
-    "directions": _LIST,
-    "compile": _LIST,
+    "directions": _some_of(*DIRECTIONS),
+    "compile": (_texts, "a list of names"),  # a user's own too
     "min_compute_capability": (_number, "a number such as 8.0"),
     "max_compute_capability": (_number, "a number such as 9.0"),
 }
@@ -93,7 +100,7 @@ HARDWARE = ("devices", "min_compute_capability", "max_compute_capability")
 ENV: dict[str, tuple[Callable[[Any], bool], str]] = {
     "python": (_path, "the path of an interpreter"),
     "requirements": (_requirements, "a list of lines of a requirements file"),
-    "python_version": (_python_version, 'a version in quotes such as "3.11"'),
+    "python_version": (_python_version, 'a version in quotes such as "3.11", 3.9 at the oldest'),
     "variables": (lambda value: isinstance(value, dict), "a mapping of names to values"),
 }
 #: Kernels that must run in a forward and in a backward pass (one of each), and those that must never.

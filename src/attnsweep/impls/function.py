@@ -53,13 +53,13 @@ class FunctionAttention(Attention):
             raise ConfigError(f"impl {name}: output must be an index, first or null, not {output!r}")
         if not is_dotted(function):
             raise ConfigError(f"impl {name}: function must be package.module.function, not {function!r}")
-        fields = [field for field in dir(Case) if not field.startswith("_")]
-        fields += list(Case.__dataclass_fields__)
+        public = {*dir(Case), *Case.__dataclass_fields__}
+        fields = [one for one in public if not one.startswith("_") and not callable(getattr(Case, one, None))]
         for keyword, field in (impl.get("arguments") or {}).items():
             if field not in fields:
                 raise ConfigError(
                     f"impl {name}: arguments.{keyword} is {field!r}, which is no field of a case; the fields are "
-                    f"{', '.join(sorted(set(fields) - {'from_dict', 'to_dict', 'visible'}))}"
+                    f"{', '.join(sorted(fields))}"
                 )
 
     def supports(self, case: Case, device: Device, compile_mode: str) -> str | None:
