@@ -206,15 +206,65 @@ def test_a_pinned_operator_of_xformers_is_passed_and_asked_for(monkeypatch):
             passed.clear()
             assert run(load(name), heads)["status"] == "ok"
             assert set(passed) == {expected}
-    for name, needed in (
-        ("flash3", "flash_attn_3"),
-        ("flash3_splitkv", "flash_attn_3"),
-        ("cutlass_blackwell", "fbgemm-gpu-genai"),
+    hopper = "--no-build-isolation xformers git+https://github.com/Dao-AILab/flash-attention#subdirectory=hopper"
+    for name, needed, pip in (
+        ("flash3", "flash_attn_3", hopper),
+        ("flash3_splitkv", "flash_attn_3", hopper),
+        ("cutlass_blackwell", "fbgemm-gpu-genai", "xformers fbgemm-gpu-genai"),
     ):
         monkeypatch.setattr(ops[name.partition("_splitkv")[0]].FwOp, "is_available", classmethod(lambda cls: False))
         outcome = run(load(f"xformers_{name}"), "dense")
         assert outcome["status"] == "missing"
-        assert f"has no {name}, which needs {needed}; python -m xformers.info" in outcome["reason"]
+        said = f"this build of xFormers has no {name}, which needs {needed}"
+        info = "python -m xformers.info says what it has"
+        assert outcome["reason"] == f"{said} ({info}); install it with: pip install {pip}"
+        # pip of what it needs is the YAML's to say, not the name of xFormers
+        outcome = run(load("xformers", op=name), "dense")
+        assert outcome["reason"] == f"{said}; {info}"
+
+
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    """Packages that are installed, which nothing may import; no other is."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr(sys, "path_importer_cache", {})
+    for name in [one for one in sys.modules if one.split(".")[0] in ("xformers", "mslk", "fbgemm_gpu", "flash_attn_3")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "flash_attn_interface", raising=False)
+
+    def make(*files):
+        for file in files:
+            path = tmp_path / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("raise SystemExit('it was imported')")
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [
+        ("xformers_flash3", "flash_attn_3/_C.py"),  # a folder without __init__.py, as pip installs it
+        ("xformers_flash3_splitkv", "flash_attn_interface.py"),
+        ("xformers_flash3", "xformers/flash_attn_3/_C.py"),
+        ("xformers_flash3_splitkv", "xformers/_C_flashattention3.py"),
+        ("xformers_flash3", "mslk/__init__.py"),
+        ("xformers_cutlass_blackwell", "fbgemm_gpu/__init__.py"),
+    ],
+)
+def test_what_a_kernel_of_xformers_needs_is_looked_for_without_an_import(name, beside, packages):
+    """Beside it and, as some versions have it, in it; 0.0.35 has an empty package of that name. What needs nothing else
+    is not missing.
+    """
+    assert impls.why_missing(load(name)).startswith("No module named 'xformers'; install it with: pip install ")
+    packages("xformers/__init__.py", "xformers/ops/__init__.py", "xformers/flash_attn_3/__init__.py")
+    why = impls.why_missing(load(name))
+    assert why.startswith(f"this build of xFormers has no {name.removeprefix('xformers_')}, which needs ")
+    assert impls.why_missing(load("xformers")) is None
+    assert impls.why_missing(load("xformers_flash")) is None
+    packages(beside)
+    importlib.invalidate_caches()
+    assert impls.why_missing(load(name)) is None
 
 
 @pytest.mark.parametrize(

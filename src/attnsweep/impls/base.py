@@ -249,15 +249,9 @@ class Attention(ABC):
         why = self._too_old_here()
         if why is not None or self.module is None:
             return why
-        name, *below = self.module.split(".")
         try:
-            spec = importlib.util.find_spec(name)
-            for part in below:
-                if spec is None or spec.submodule_search_locations is None:
-                    break
-                name = f"{name}.{part}"
-                spec = _find(name, list(spec.submodule_search_locations))
-        except (KeyError, ValueError):  # below a folder without __init__.py; __main__
+            name, spec = _found(self.module)
+        except (KeyError, ValueError):
             return None
         if spec is None:
             return self.install(f"No module named {name!r}")
@@ -345,6 +339,28 @@ def how_to_bring(env: dict[str, Any]) -> str:
     variable = "env.variables.PYTHONPATH" if built or env.get("python") else "PYTHONPATH"
     other = "what brings it into env.requirements" if built else "install what brings it"
     return f"put its folder into {variable}, or {other}"
+
+
+def is_absent(module: str) -> bool:
+    """Whether an import would not find a module; False also where only that could tell: none is made."""
+    try:
+        return _found(module)[1] is None
+    except (KeyError, ValueError):
+        return False
+
+
+def _found(module: str) -> tuple[str, ModuleSpec | None]:
+    """The name down to which a dotted module was looked for, and what is found there, without an import; None for the
+    first that is not there. Raises KeyError below a folder without __init__.py, ValueError for __main__.
+    """
+    name, *below = module.split(".")
+    spec = importlib.util.find_spec(name)
+    for part in below:
+        if spec is None or spec.submodule_search_locations is None:
+            break
+        name = f"{name}.{part}"
+        spec = _find(name, list(spec.submodule_search_locations))
+    return name, spec
 
 
 def _find(name: str, folders: list[str]) -> ModuleSpec | None:

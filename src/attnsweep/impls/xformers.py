@@ -8,7 +8,7 @@ from typing import Any, Callable
 from attnsweep.case import Case
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError, Missing
-from attnsweep.impls.base import Attention
+from attnsweep.impls.base import Attention, is_absent
 
 #: What a case may ask of attn_bias.
 _CAUSAL, _CAUSAL_WINDOW, _WINDOW = "causal mask", "causal window", "window that is not causal"
@@ -22,22 +22,29 @@ _MASKS = frozenset({_CAUSAL, _CAUSAL_WINDOW, _WINDOW})
 @dataclass(frozen=True)
 class _Op:
     """One of its kernels (0.0.35): its module of xformers.ops.fmha, and what its classes there take as attn_bias beside
-    None, `forward_class` and BwOp; `backward` is None where there is no BwOp. `needs` is installed beside xFormers.
+    None, `forward_class` and BwOp; `backward` is None where there is no BwOp. `needs` is installed beside xFormers, and
+    `places` are modules of which one must be there for that.
     """
 
     module: str
     forward: frozenset[str]
     backward: frozenset[str] | None
     needs: str | None = None
+    places: tuple[str, ...] = ()
     forward_class: str = "FwOp"
 
 
+#: flash3.py of 0.0.35 imports the first of them alone; earlier ones also the second, or the kernel in xFormers itself,
+#: later ones leave it to mslk.
+_FLASH3 = ("flash_attn_3._C", "flash_attn_interface", "xformers.flash_attn_3._C", "xformers._C_flashattention3", "mslk")
+_BLACKWELL = ("fbgemm_gpu", "mslk")
+
 OPS = {
     "cutlass": _Op("cutlass", frozenset({_CAUSAL, _CAUSAL_WINDOW, _BIAS, _CAUSAL_BIAS}), frozenset({_CAUSAL, _BIAS})),
-    "cutlass_blackwell": _Op("cutlass_blackwell", _MASKS, _MASKS, "fbgemm-gpu-genai"),
+    "cutlass_blackwell": _Op("cutlass_blackwell", _MASKS, _MASKS, "fbgemm-gpu-genai", _BLACKWELL),
     "flash": _Op("flash", _MASKS, _MASKS),
-    "flash3": _Op("flash3", _MASKS, _MASKS, "flash_attn_3"),
-    "flash3_splitkv": _Op("flash3", _MASKS, None, "flash_attn_3", "FwOp_KVSplit"),
+    "flash3": _Op("flash3", _MASKS, _MASKS, "flash_attn_3", _FLASH3),
+    "flash3_splitkv": _Op("flash3", _MASKS, None, "flash_attn_3", _FLASH3, "FwOp_KVSplit"),
     "triton_splitk": _Op("triton_splitk", frozenset({_BIAS}), None),
 }
 
@@ -81,6 +88,12 @@ class XformersAttention(Attention):
             return None
         who = f"xFormers' {' and '.join(names)} take{'s' if len(names) == 1 else ''}"
         return f"{who} no {asked}{' backward' if backward else ''}"
+
+    def why_missing(self) -> str | None:
+        why = super().why_missing()
+        if why is not None or self.op is None or not OPS[self.op].places:
+            return why
+        return self._lacking() if all(map(is_absent, OPS[self.op].places)) else None
 
     def lay_out_bias(self, bias: Any) -> Any:
         """Rows 16 bytes apart or a multiple of that, without which CUTLASS refuses it: a slice of a larger tensor, as
@@ -176,9 +189,16 @@ class XformersAttention(Attention):
         classes = self.require(f"xformers.ops.fmha.{op.module}")
         pair = getattr(classes, op.forward_class), None if op.backward is None else classes.BwOp
         if not all(one.is_available() for one in pair if one is not None):
-            needs = "" if op.needs is None else f", which needs {op.needs}"
-            raise Missing(f"this build of xFormers has no {self.op}{needs}; python -m xformers.info says what it has")
+            raise Missing(self._lacking())
         return pair
+
+    def _lacking(self) -> str:
+        """That this build has not what `op` names, and how to get what it needs, where the YAML says that."""
+        needs = None if self.op is None else OPS[self.op].needs
+        why = f"this build of xFormers has no {self.op}{'' if needs is None else f', which needs {needs}'}"
+        if needs is None or self.pip is None:
+            return f"{why}; python -m xformers.info says what it has"
+        return self.install(f"{why} (python -m xformers.info says what it has)")
 
 
 def _asked(case: Case) -> str | None:
