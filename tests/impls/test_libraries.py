@@ -525,6 +525,35 @@ def test_the_hub_is_asked_for_the_revision_and_a_folder_for_itself(tmp_path, mon
     assert outcome["reason"].endswith("flash-attn2 at v2: Cannot find a build variant for this system")
 
 
+@pytest.mark.parametrize("local", [False, True])
+def test_a_kernel_without_the_function_is_named(local, tmp_path, monkeypatch):
+    """By its folder, or by where it is on the hub; the package that loads it is here."""
+    changed = {"repository": None, "revision": None, "folder": str(tmp_path)} if local else {}
+    kernel = types.SimpleNamespace(__name__="kernel_1a2b")
+    fake = types.SimpleNamespace(get_kernel=lambda *_, **__: kernel, get_local_kernel=lambda *_, **__: kernel)
+    monkeypatch.setitem(sys.modules, "kernels", fake)
+    outcome = run(load("hf_flash_attn2", function="nofn", **changed), "later")
+    source = str(tmp_path) if local else "kernels-community/flash-attn2 at v2"
+    assert outcome["status"] == "missing"
+    assert outcome["reason"] == f"{source} has no nofn; function must name what it has"
+
+
+def test_a_folder_of_a_kernel_that_is_none_is_seen_before_anything_runs(tmp_path, monkeypatch):
+    """Nor is a file one; the user's home is meant by ~."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "kernel").mkdir()
+    (tmp_path / "kernels.py").write_text("raise SystemExit('it was imported')")
+    monkeypatch.delitem(sys.modules, "kernels", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    local = {"repository": None, "revision": None, "distribution": None}
+    whys = {
+        one: impls.why_missing(load("hf_flash_attn2", **local, folder=one)) for one in ("~/no", "~/file", "~/kernel")
+    }
+    said = "is no folder; impl.folder must be that of a local kernel repository"
+    assert whys == {"~/no": f"~/no {said}", "~/file": f"~/file {said}", "~/kernel": None}
+
+
 MADE_HERE = """
 from torch.nn.functional import scaled_dot_product_attention
 

@@ -77,14 +77,18 @@ class FunctionAttention(Attention):
         assert self.module is not None
         return self.require(self.module)
 
+    def why_lacking(self, library: Any) -> str:
+        """That the loaded module has no such function, and what to do about it."""
+        why = f"{library.__name__} has no {self.function}"
+        if self.pip is None and self.distribution is None:
+            return f"{why}; function in its YAML must name what that module has"
+        return self.install(f"{why} in this version")
+
     def prepare(self, case: Case, device: str) -> Callable[..., Any]:
         library = self.loaded()
         function = getattr(library, self.function, None)
         if function is None:
-            why = f"{library.__name__} has no {self.function}"
-            if self.pip is None and self.distribution is None:
-                raise Missing(f"{why}; function in its YAML must name what that module has")
-            raise Missing(self.install(f"{why} in this version"))
+            raise Missing(self.why_lacking(library))
         keywords = dict(self.constants)
         bias_keyword = ""
         for keyword, field in self.arguments.items():

@@ -45,6 +45,18 @@ class HubKernel(FunctionAttention):
         if asked not in ((True, True, False), (False, False, True)):
             raise ConfigError(f"impl {name}: either repository and revision or folder must be given")
 
+    @property
+    def _source(self) -> str:
+        return self.folder or f"{self.repository} at {self.revision}"
+
+    def why_missing(self) -> str | None:
+        if self.folder is not None and not Path(self.folder).expanduser().is_dir():
+            return f"{self.folder} is no folder; impl.folder must be that of a local kernel repository"
+        return super().why_missing()
+
+    def why_lacking(self, library: Any) -> str:
+        return f"{self._source} has no {self.function}; function must name what it has"
+
     def loaded(self) -> Any:
         """The kernel's module; raises Missing where the hub is out of reach, or has no build for this machine."""
         kernels = self.require("kernels")
@@ -56,8 +68,7 @@ class HubKernel(FunctionAttention):
             return kernels.get_kernel(self.repository, revision=self.revision, **self.trusted)
         # No such file, no build for this system, a publisher that is not trusted, no network
         except (OSError, ValueError, *failures) as error:
-            source = self.folder or f"{self.repository} at {self.revision}"
-            raise Missing(f"kernels cannot load {source}: {_why(error)}") from error
+            raise Missing(f"kernels cannot load {self._source}: {_why(error)}") from error
 
 
 def _why(error: BaseException) -> str:
