@@ -227,6 +227,26 @@ def test_another_python_is_asked_for_by_its_version(tmp_path: Path, monkeypatch:
     assert f"--python {sys.executable} " in second
 
 
+@pytest.mark.parametrize(
+    ("preference", "taken"),
+    [("managed", ""), ("only-system", " (which uv takes with UV_PYTHON_PREFERENCE=managed)")],
+)
+def test_a_python_that_uv_does_not_find_is_said_with_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, preference: str, taken: str
+) -> None:
+    """In uv's words and ours; a managed one is of no use to a uv that is told to take only the system's."""
+    monkeypatch.setenv("UV_PYTHON_PREFERENCE", preference)
+    monkeypatch.setenv("UV_PYTHON_DOWNLOADS", "automatic" if preference == "only-system" else "never")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("UV_PYTHON_INSTALL_DIR", "/nowhere")
+    missing = "3.14" if OWN != "3.14" else "3.13"
+    why = uvenv.build(recipe("conflicting", python_version=missing), "x", lambda sentence: None)
+    assert why is not None
+    assert why.startswith(f"its environment cannot be built: error: No interpreter found for Python {missing} in ")
+    advice = f"; uv python install {missing} brings one{taken}, or env.python names an environment of your own"
+    assert why.endswith(advice)
+
+
 def test_what_cannot_be_resolved_is_said_in_uvs_words(caches: Path) -> None:
     """Nothing of it stays, and the next sweep tries again."""
     for _ in range(2):

@@ -131,7 +131,8 @@ def _build(program: str, wanted: Recipe, folder: Path, lock: int) -> str | None:
     ):
         done = _run(program, arguments, lock)
         if done.returncode != 0:
-            return f"its environment cannot be built: {_words(done.stderr or done.stdout)}"
+            words = _words(done.stderr or done.stdout)
+            return f"its environment cannot be built: {words}{_advice(words, wanted.python_version)}"
     (venv / FREEZE).write_text(done.stdout)
     os.rename(asked, venv / REQUIREMENTS)
     return None
@@ -157,6 +158,14 @@ def _run(program: str, arguments: Sequence[str], lock: int) -> subprocess.Comple
 def _words(text: str) -> str:
     words = " ".join(text.split()) or "uv said nothing"
     return words if len(words) <= 2 * _WORDS else f"{words[:_WORDS]} ... {words[-_WORDS:]}"
+
+
+def _advice(words: str, version: str) -> str:
+    """What to do where uv finds no Python of that version; empty for any other failure."""
+    if "No interpreter found" not in words:
+        return ""
+    taken = " (which uv takes with UV_PYTHON_PREFERENCE=managed)" if "only system" in words else ""
+    return f"; uv python install {version} brings one{taken}, or env.python names an environment of your own"
 
 
 def _own_version() -> str:
