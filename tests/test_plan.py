@@ -361,6 +361,8 @@ NO_PYTHON = {
     "text": ("echo a banner", "is no Python 3.9 or newer that runs: a banner"),
     "another answer": ("echo '{}'", "is no Python 3.9 or newer that runs: {}"),
     "silence": ("exit 0", "is no Python 3.9 or newer that runs: it said nothing"),
+    "another program": ('exec ls "$@"', "is no Python 3.9 or newer that runs: it does not run what follows -c"),
+    "a shell": ('exec bash "$@"', "is no Python 3.9 or newer that runs: it does not run what follows -c"),
     "a hang": ("exec sleep 600", "did not answer within 0.2 s"),
     "no standard library": (
         f"PYTHONHOME=/nowhere exec {sys.executable} -c 0",

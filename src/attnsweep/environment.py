@@ -97,4 +97,8 @@ def foreign_versions(
     if isinstance(found, dict) and set(found) == set(names):
         return found
     said = last_line(answer.stderr) or last_line(answer.stdout) or "it said nothing"
+    # Another program took the lines for a file's name, or choked on one of them; no Python fails at the second.
+    asked = _ASK.split("\n")[1:-1]
+    if asked[1] in answer.stderr or any(line in said for line in asked):
+        said = "it does not run what follows -c"
     return f"{python} is no Python 3.9 or newer that runs: {said}"
