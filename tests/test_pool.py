@@ -156,7 +156,10 @@ def test_a_zygote_that_dies_twice_while_importing_is_a_crash_for_all(tmp_path, s
     deadly = dataclasses.replace(BARE, preload=("deadly",))
     ends = sweep(tmp_path, *(cell("ok", name=f"c{number}", interpreter=deadly) for number in range(3)))
     assert {end.status for end in ends.values()} == {Status.CRASHED}
-    assert ends["c0"].reason == f"its zygote died twice before it was ready ({sys.executable}): about to die"
+    (log,) = {one.reason.rpartition("more in ")[2].removesuffix(")") for one in ends.values()}
+    who = f"{sys.executable}, which imports deadly"
+    assert ends["c0"].reason == f"its zygote died twice before it was ready ({who}): about to die (more in {log})"
+    assert Path(log).read_text() == "about to die\n"
     assert ends["c0"].traceback == "about to die"
     assert starts == [deadly, deadly]
 

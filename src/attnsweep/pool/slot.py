@@ -244,8 +244,9 @@ class Slot:
         if start is Start.LATE:
             seconds = shared.limits.ready_timeout_s
             return Refusal(Status.ERROR, f"{python} was not ready for cells within {seconds:g} s", words)
-        said = f": {last_line(words)}" if words else ""
-        return Refusal(Status.CRASHED, f"its zygote died twice before it was ready ({python}){said}", words)
+        importing = f", which imports {', '.join(interpreter.preload)}" if interpreter.preload else ""
+        said = f": {last_line(words)} (more in {zygote.log_path})" if words else ""
+        return Refusal(Status.CRASHED, f"its zygote died twice before it was ready ({python}{importing}){said}", words)
 
     def _end(self, interpreter: Interpreter, *, kill: bool = False, cell: int | None = None) -> None:
         left = self._warm.pop(interpreter).close(kill=kill, cell=cell)
