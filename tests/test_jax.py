@@ -290,6 +290,44 @@ def test_a_jax_without_cuda_is_missing_on_a_gpu(there, fresh):
     assert "pip install 'jax[cuda13]'" in found
 
 
+@pytest.mark.parametrize(
+    ("beside", "found"),
+    [
+        (None, False),
+        ("jax_plugins/xla_cuda13/__init__.py", True),  # a folder without __init__.py around it
+        ("jax_plugins", False),
+        ("other-1.dist-info/entry_points.txt", True),
+        ("jaxlib-0.4.25+cuda12.cudnn89.dist-info/METADATA", True),
+    ],
+)
+def test_a_jax_without_a_plugin_is_missing_on_a_gpu_before_anything_runs(beside, found, tmp_path, monkeypatch):
+    """Seen without an import; on a CPU it lacks nothing, nor where a variable names a plugin."""
+    texts = {
+        ".py": "raise SystemExit('it was imported')",
+        ".txt": "[jax_plugins]\nother = other.plugin\n",
+        "METADATA": "Metadata-Version: 2.1\nName: jaxlib\nVersion: 0.4.25+cuda12.cudnn89\n",
+    }
+    if beside is not None:
+        text = next((text for end, text in texts.items() if beside.endswith(end)), None)
+        path = tmp_path / beside
+        (path if text is None else path.parent).mkdir(parents=True)
+        if text is not None:
+            path.write_text(text)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "jax_plugins", raising=False)
+    monkeypatch.delenv("PJRT_NAMES_AND_LIBRARY_PATHS", raising=False)
+    sentence = "this JAX has no plugin for a GPU; its CUDA build comes with: pip install 'jax[cuda13]'"
+    for name in ("jax_cudnn", "jax_xla"):
+        impl = yaml_of(name)
+        where = interpreters.host(impl, "fork", "cuda")
+        assert interpreters.why_missing(impl, where, None, "cuda") == (None if found else sentence)
+        assert interpreters.why_missing(impl, where, None, "cpu") is None
+        with monkeypatch.context() as patch:
+            patch.setenv("PJRT_NAMES_AND_LIBRARY_PATHS", "mine:/opt/mine.so")
+            assert interpreters.why_missing(impl, where, None, "cuda") is None
+    assert interpreters.why_missing(yaml_of("naive"), where, None, "cuda") is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("question", list(capabilities.singles(yaml_of("jax_xla"))))
 def test_jax_xla_is_right_in_what_it_claims(there, question):

@@ -387,7 +387,7 @@ def test_an_interpreter_that_does_not_answer_costs_its_own_cells_only(
         combination("here", scenario=one_case()),
     ]
     cells = {cell.columns["impl"]: cell for cell in make(tmp_path, *several).cells}
-    whys = {name: why_missing(cell.payload["impl"], cell.interpreter, None) for name, cell in cells.items()}
+    whys = {name: why_missing(cell.payload["impl"], cell.interpreter, None, "cpu") for name, cell in cells.items()}
     assert whys == {"gone": f"{python} {said}", "here": None}
     assert cells["gone"].columns["impl_version"] is None
 

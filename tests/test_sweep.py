@@ -195,6 +195,20 @@ def test_what_is_too_old_is_recorded_without_a_process(
     assert {one for one in found if one[0] in "bc"} == {(name, "missing", sentence, "1.0.6") for name in "bc"}
 
 
+def test_a_framework_that_has_no_gpu_here_is_recorded_without_a_process(
+    tmp_path: Path, answered: Answered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked of the device that the sweep is for, and not for a CPU."""
+    monkeypatch.setattr(environment, "why_no_gpu", lambda framework: f"{framework} has none")
+    fake = answered(ok)
+    monkeypatch.setattr(devices, "find", lambda device, gpus: [GPU])
+    assert run(tmp_path) == 1
+    assert not fake.ran
+    assert {(row["status"], row["reason"]) for row in rows(tmp_path)} == {("missing", "torch has none")}
+    monkeypatch.setattr(devices, "find", lambda device, gpus: [CPU])
+    assert run(tmp_path, combination("b")) == 0
+
+
 def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path, answered: Answered) -> None:
     """Only cells without a record run; rerun and force replace records under the same ids."""
     answered(lambda cell: ending(failed(Status.CRASHED)) if cell.columns["q_len"] == 64 else ending(measured()))

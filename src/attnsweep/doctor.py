@@ -209,7 +209,7 @@ def look(name: str, impl: dict[str, Any], device: Device) -> Finding:
     except ConfigError as error:
         return _broken(name, str(error))
     hardware = impls.why_not_on(impl, device)
-    library = _why_missing(impl, replace(where, missing=silent.get(where)), version)
+    library = _why_missing(impl, replace(where, missing=silent.get(where)), version, device.kind)
     whys = [why for why in (hardware, library) if why is not None]
     available, described = "no" if whys else "yes", "own"
     if where.recipe is not None:
@@ -223,10 +223,10 @@ def look(name: str, impl: dict[str, Any], device: Device) -> Finding:
     return Finding(name, available, version, described, "; ".join(whys))
 
 
-def _why_missing(impl: dict[str, Any], where: Host, version: str | None) -> str | None:
+def _why_missing(impl: dict[str, Any], where: Host, version: str | None, kind: str) -> str | None:
     if where.own and importlib.util.find_spec(where.framework) is None:
         return f"No module named {where.framework!r}; install it with: pip install {where.framework}"
-    why = interpreters.why_missing(impl, where, version)
+    why = interpreters.why_missing(impl, where, version, kind)
     unbuilt = where.recipe is not None and not where.recipe.built
     if why is None and not (where.own or unbuilt) and impl.get("distribution") is not None and version is None:
         return impls.build(impl).install(f"{impl['distribution']} is not installed in its environment")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
+import pkgutil
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -60,6 +62,22 @@ def own_version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def why_no_gpu(framework: str) -> str | None:
+    """Why this interpreter's framework runs on no GPU, or None, also where only an import could tell: none is made.
+
+    JAX needs a plugin, of whatever name: a module of the package jax_plugins, an entry point of that group
+    (jax/_src/xla_bridge.py of 0.10.2), or a library that a variable names. Older wheels need none, such as that of
+    jaxlib 0.4.25+cuda12.cudnn89.
+    """
+    if framework != "jax" or "PJRT_NAMES_AND_LIBRARY_PATHS" in os.environ or "cuda" in (own_version("jaxlib") or ""):
+        return None
+    package = importlib.util.find_spec("jax_plugins")
+    folders = (package and package.submodule_search_locations) or []
+    if any(pkgutil.iter_modules(folders)) or importlib.metadata.entry_points(group="jax_plugins"):
+        return None
+    return "this JAX has no plugin for a GPU; its CUDA build comes with: pip install 'jax[cuda13]'"
 
 
 def foreign_versions(

@@ -137,16 +137,19 @@ def interpreter(where: Host, compiles: bool) -> Interpreter:
     return Interpreter(where.python, where.variables, preload, where.own, where.recipe, where.missing)
 
 
-def why_missing(impl: dict[str, Any], where: Host | Interpreter, version: str | None) -> str | None:
-    """Why an implementation cannot run where it is meant to, or None; of another interpreter only whether it exists, or
-    can be built, and whether `version`, which `versions` found there, is new enough; nothing where variables of its own
-    may show what is not seen from here.
+def why_missing(impl: dict[str, Any], where: Host | Interpreter, version: str | None, kind: str) -> str | None:
+    """Why an implementation cannot run where it is meant to, on a device of this kind (cpu or cuda), or None; of
+    another interpreter only whether it exists, or can be built, and whether `version`, which `versions` found there, is
+    new enough; nothing where variables of its own may show what is not seen from here.
     """
     if where.missing is not None:
         return where.missing
     if where.own:
         hidden = any(name == "HOME" or name.startswith("PYTHON") for name, _ in where.variables)
-        return None if hidden else impls.why_missing(impl)
+        if hidden:
+            return None
+        no_gpu = environment.why_no_gpu(impls.framework(impl)) if kind == "cuda" else None
+        return impls.why_missing(impl) or no_gpu
     if where.recipe is not None and not where.recipe.built:
         return uvenv.INSTALL_UV if uvenv.uv() is None else None
     return why_unusable(where.python) or impls.why_too_old(impl, version)

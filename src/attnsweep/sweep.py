@@ -200,8 +200,8 @@ def _missing(planned: Plan) -> dict[str, str]:
     for cell in planned.cells:
         key = identity.canonical(cell.payload["impl"])
         if key not in known:
-            version = cell.columns["impl_version"]
-            known[key] = interpreters.why_missing(cell.payload["impl"], cell.interpreter, version)
+            version, kind = cell.columns["impl_version"], cell.columns["device"]
+            known[key] = interpreters.why_missing(cell.payload["impl"], cell.interpreter, version, kind)
         why = known[key]
         if why is not None:
             found[cell.id] = why

@@ -341,7 +341,7 @@ def test_a_program_that_is_no_python_of_ours(tmp_path, observe, kind):
     path.chmod(0o755)
     foreign = combination(impl=impl("naive", env={"python": str(path)}), scenario=one_case())
     (planned,) = planning.make(settings(tmp_path), [foreign], [CPU]).cells
-    why = interpreters.why_missing(planned.payload["impl"], planned.interpreter, None)
+    why = interpreters.why_missing(planned.payload["impl"], planned.interpreter, None, "cpu")
     assert why is not None
     seen, _ = among(tmp_path, cell("ok", name="later", interpreter=replace(BARE, python=str(path), own=False)))
     text = f"missing ({why.rpartition(': ')[2]}); later {seen.observed}"
