@@ -197,14 +197,23 @@ def test_the_options_of_flex_are_torch_s():
 
 
 @pytest.mark.parametrize(
-    ("options", "device", "flags"),
-    [({"BLOCK_M": 64}, "cpu", {"options_unread"}), ({"BLOCK_M": 64}, "cuda", set()), (None, "cpu", set())],
+    ("options", "device", "direction", "unread"),
+    [
+        ({"BLOCK_M": 64}, "cpu", "fwd", True),
+        ({"BLOCK_M": 64}, "cuda", "fwd", False),
+        ({"BLOCK_M": 64}, "cuda", "bwd", True),
+        ({"BLOCK_M1": 64, "fwd_num_warps": 4}, "cuda", "bwd", True),
+        ({"BLOCK_M1": 64, "num_warps": 4}, "cuda", "bwd", False),
+        ({"bwd_BLOCK_M1": 64}, "cuda", "fwd", True),
+        ({"BLOCK_M": 64, "BLOCK_M1": 64}, "cuda", "fwd_bwd", False),
+        (None, "cpu", "fwd", False),
+    ],
 )
-def test_options_that_no_kernel_of_a_cpu_reads_are_flagged(options, device, flags):
-    """Inductor has one kernel there, whatever a variant is called."""
+def test_options_that_no_kernel_reads_are_flagged(options, device, direction, unread):
+    """On a CPU Inductor has one kernel, whatever a variant is called; each pass has options of its own."""
     implementation = impls.build({**load("flex"), "kernel_options": options})
-    implementation.prepare(case(causal=False), device)
-    assert implementation.flags == flags
+    implementation.prepare(case(causal=False, direction=direction), device)
+    assert implementation.flags == ({"options_unread"} if unread else set())
 
 
 class Buggy(impls.Attention):

@@ -40,6 +40,15 @@ _PREFIXED = {
 }
 
 
+def _unread(key: str, device: str, direction: str) -> bool:
+    """Whether no kernel of a call reads an option: none on a CPU (torch/_inductor/kernel/flex/flex_cpu.py), and of one
+    pass alone not those of the other (flex_attention.py and flex_decoding.py beside it).
+    """
+    of_forward = key in (*_OF_FORWARD, "SPLIT_KV") or key.startswith("fwd_")
+    of_backward = key in _OF_BACKWARD or key.startswith("bwd_")
+    return device == "cpu" or (of_backward and direction == "fwd") or (of_forward and direction == "bwd")
+
+
 class FlexAttention(Attention):
     """torch.nn.attention.flex_attention; the mask is a BlockMask, made in `prepare`; `block_size` is its tile: so many
     queries and keys, or [queries, keys].
@@ -106,7 +115,7 @@ class FlexAttention(Attention):
             keywords["enable_gqa"] = True
         if self.kernel_options:
             keywords["kernel_options"] = dict(self.kernel_options)
-            if device == "cpu":  # torch/_inductor/kernel/flex/flex_cpu.py reads none of OPTIONS
+            if any(_unread(key, device, case.direction) for key in self.kernel_options):
                 self.flags = frozenset({"options_unread"})
 
         def call(q: Any, k: Any, v: Any) -> Any:

@@ -26,7 +26,7 @@ MEANINGS = {
     "unhidden": "the launch could not be hidden behind other work: the host's time is in it",
     "graph_break": "torch.compile broke the graph: part of it ran eagerly",
     "op_by_op": "JAX outside jax.jit: each operation is launched by itself, which users of JAX do not do (compile=jit)",
-    "options_unread": "no kernel of this device reads the options that were set: variants by them are one kernel",
+    "options_unread": "an option that was set is read by no kernel here: variants by it are one kernel",
     "impure": "copies ran inside the timed call (into static inputs, to another layout or type): see Kernels",
     "no_room": "memory did not suffice for the load beside it",
     "unsettled": "the blocks had not settled when sampling began",
