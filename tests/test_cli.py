@@ -577,6 +577,9 @@ def test_a_configuration_can_be_looked_at(sweeps: Sweeps, capsys: pytest.Capture
     assert cli.main(["impl=naive", "scenario.seq_len=77", "--cfg", "job"]) == 0
     assert "seq_len: 77" in capsys.readouterr().out
     assert sweeps.settings == []
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["impl=naive", "--cfg", "job", "--help"])
+    assert "attnsweep impl=" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -325,6 +325,8 @@ def test_a_jax_without_a_plugin_is_missing_on_a_gpu_before_anything_runs(beside,
         with monkeypatch.context() as patch:
             patch.setenv("PJRT_NAMES_AND_LIBRARY_PATHS", "mine:/opt/mine.so")
             assert interpreters.why_missing(impl, where, None, "cuda") is None
+        impl["env"] = {"variables": {"PJRT_NAMES_AND_LIBRARY_PATHS": "mine:/opt/mine.so"}}
+        assert interpreters.why_missing(impl, interpreters.host(impl, "fork", "cuda"), None, "cuda") is None
     assert interpreters.why_missing(yaml_of("naive"), where, None, "cuda") is None
 
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from attnsweep import records, worker
+from attnsweep.frameworks.torch import Torch
 from cells import resolved
 
 CASE = {
@@ -71,6 +72,17 @@ def test_a_good_cell_goes_through_every_stage_and_fills_known_columns():
     start, end = outcome["windows"]["burst"]
     assert end - start == pytest.approx(outcome["stages"]["timing"], abs=0.05)
     json.loads(json.dumps(outcome))
+
+
+@pytest.mark.parametrize(("peak", "told"), [(2**40, True), (1, False), (None, False)])
+def test_a_peak_that_has_no_room_for_the_tensors_is_none(peak, told, monkeypatch):
+    """The allocator does not see into a CUDA graph's memory: of such a call neither peak nor workspace is known."""
+    monkeypatch.setattr(Torch, "peak_memory", lambda self, call: peak)
+    outcome, _ = run(cell(fake("flag")))
+    assert outcome["status"] == "ok", outcome["traceback"]
+    found = {name: outcome["columns"].get(name) for name in ("peak_memory_bytes", "workspace_bytes")}
+    assert found["peak_memory_bytes"] == (peak if told else None)
+    assert (found["workspace_bytes"] is not None) == told
 
 
 def test_what_an_implementation_flags_is_in_the_record():

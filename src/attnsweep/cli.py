@@ -188,7 +188,7 @@ def _hydra(argv: Sequence[str]) -> None:
     with warnings.catch_warnings():
         # A folder that is not there, or a setting without effect: a mistake, if Hydra only warns of it
         warnings.filterwarnings("error", category=UserWarning, module=r"hydra\.")
-        if args.cfg:
+        if args.cfg and not args.help:
             args.overrides = _shown(args, args.config_path or config_path, args.config_name or config_name)
         _run_hydra(
             args=args,

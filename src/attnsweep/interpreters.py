@@ -145,7 +145,9 @@ def why_missing(impl: dict[str, Any], where: Host | Interpreter, version: str | 
     if where.missing is not None:
         return where.missing
     if where.own:
-        hidden = any(name == "HOME" or name.startswith("PYTHON") for name, _ in where.variables)
+        hidden = any(
+            name in ("HOME", "PJRT_NAMES_AND_LIBRARY_PATHS") or name.startswith("PYTHON") for name, _ in where.variables
+        )
         if hidden:
             return None
         no_gpu = environment.why_no_gpu(impls.framework(impl)) if kind == "cuda" else None

@@ -185,7 +185,7 @@ def test_a_mistake_in_flex_s_sizes_is_one_sentence(change, sentence):
 
 
 def test_the_options_of_flex_are_torch_s():
-    """Those that PyTorch documents, in the versions that do; and one that its decoding kernel reads besides."""
+    """Those that PyTorch documents, in the versions that do; and others that its kernels read besides."""
     from torch.nn.attention import flex_attention
 
     documented = getattr(flex_attention, "FlexKernelOptions", None)
@@ -193,7 +193,10 @@ def test_the_options_of_flex_are_torch_s():
         pytest.skip("this torch documents no options")
     assert set(documented.__annotations__) <= set(flex.OPTIONS)
     if "BACKEND" in documented.__annotations__:
-        assert set(flex.OPTIONS) - set(documented.__annotations__) == {"SPLIT_KV"}
+        import torch._inductor.kernel.flex as inductor
+
+        source = "".join(path.read_text() for path in Path(inductor.__file__).parent.glob("*.py"))
+        assert all(key in source for key in set(flex.OPTIONS) - set(documented.__annotations__))
 
 
 @pytest.mark.parametrize(
@@ -206,6 +209,11 @@ def test_the_options_of_flex_are_torch_s():
         ({"BLOCK_M1": 64, "num_warps": 4}, "cuda", "bwd", False),
         ({"bwd_BLOCK_M1": 64}, "cuda", "fwd", True),
         ({"BLOCK_M": 64, "BLOCK_M1": 64}, "cuda", "fwd_bwd", False),
+        ({"FLOAT32_PRECISION": "ieee"}, "cuda", "fwd", False),
+        ({"PARTITION_SIZE": 64}, "cpu", "fwd", False),
+        ({"PARTITION_SIZE": 64}, "cuda", "fwd", True),
+        ({"SPLIT_KV": 2}, "cuda", "fwd", True),  # 128 queries are not decoded
+        ({"kpack": 2}, "cuda", "fwd", True),
         (None, "cpu", "fwd", False),
     ],
 )

@@ -548,10 +548,11 @@ def test_a_folder_of_a_kernel_that_is_none_is_seen_before_anything_runs(tmp_path
     monkeypatch.setenv("HOME", str(tmp_path))
     local = {"repository": None, "revision": None, "distribution": None}
     whys = {
-        one: impls.why_missing(load("hf_flash_attn2", **local, folder=one)) for one in ("~/no", "~/file", "~/kernel")
+        one: impls.why_missing(load("hf_flash_attn2", **local, folder=one))
+        for one in ("~/no", "~/file", "~nobody.such/x", "~/kernel")
     }
     said = "is no folder; impl.folder must be that of a local kernel repository"
-    assert whys == {"~/no": f"~/no {said}", "~/file": f"~/file {said}", "~/kernel": None}
+    assert whys == {one: f"{one} {said}" for one in ("~/no", "~/file", "~nobody.such/x")} | {"~/kernel": None}
 
 
 MADE_HERE = """

@@ -497,6 +497,8 @@ def test_the_fastest_has_its_tokens_per_second() -> None:
     table = best_table(derived.sections[0], Footnotes(derived))
     shown = dict(zip([column.title for column in table.columns], table.rows[0], strict=True))
     assert (shown["ms"].text, shown["tokens/s"].text) == ("1.600", "1.28M")
+    short = best_table(derived.sections[0], Footnotes(derived), short=True)
+    assert [column.title for column in short.columns] == [title for title in shown if title != "tokens/s"]
 
 
 def test_the_next_is_the_one_that_takes_least_longer_than_the_fastest() -> None:

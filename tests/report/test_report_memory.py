@@ -57,23 +57,37 @@ def test_memory_is_drawn_against_length_as_png_and_svg(tmp_path: Path) -> None:
 
 
 def test_a_table_has_peak_and_workspace_of_each_result(tmp_path: Path) -> None:
-    """In MiB, the least peak bold; on the page and in Markdown; what failed or does not say has none."""
+    """In MiB, the least peak bold; what failed, does not say, or is less than the call's tensors has none."""
     one, other = prefill(1, 2048), prefill(1, 4096)
+    graphs = {"peak_memory_bytes": 60 * 2**20, "workspace_bytes": 0}
     memory = {"peak_memory_bytes": 612 * 2**20, "workspace_bytes": 548 * 2**20}
     less = {"peak_memory_bytes": 64 * 2**20, "workspace_bytes": 2**19}
     none = {"peak_memory_bytes": None, "workspace_bytes": None}
     rows = [values(one, "naive", **memory), values(one, "fa2", **less), values(one, "flex", **none)]
-    rows += [values(other, "naive", status=Status.OOM), values(other, "fa2", **less)]
+    rows += [
+        values(one, "fa2", compile="max_autotune", **graphs),
+        values(one, "ceiling_copy", flags=["ceiling"], **graphs),
+    ]
+    rows += [values(other, "naive", status=Status.OOM), values(other, "fa2", **{**less, "peak_memory_bytes": 2**27})]
     (section,) = derive(rows).sections
     table = memory_table(section)
     head = [column.title for column in table.columns]
     cells = [dict(zip(head, row, strict=True)) for row in table.rows]
     shown = [[(row[impl].text, row[impl].note, row[impl].best) for impl in ("naive", "fa2")] for row in cells]
-    assert shown == [[("612.0", "548", False), ("64.00", "0.5", True)], [("-", "", False), ("64.00", "0.5", False)]]
-    assert "flex" not in head
+    assert shown == [[("612.0", "548", False), ("64.00", "0.5", True)], [("-", "", False), ("128.0", "0.5", False)]]
+    assert head[-2:] == ["fa2", "naive"] or head[-2:] == ["naive", "fa2"]  # No flex, no graph's, no ceiling
     assert main([str(write(tmp_path, rows))]) == 0
     assert "64.00** (0.5)" in (tmp_path / "report/summary.md").read_text()
     assert "Memory: " in (tmp_path / "report/report.html").read_text()
+
+
+def test_what_has_no_known_peak_is_not_in_the_legend_of_memory(tmp_path: Path) -> None:
+    """As a call of CUDA graphs, whose memory the allocator does not see; the plot of latency has it."""
+    graphs = {"compile": "max_autotune", "peak_memory_bytes": 2**20}
+    rows = fusion() + [values(prefill(1, length), "fa2", **graphs) for length in LENGTHS]
+    shown = {kind: texts(svg) for kind, svg in drawn(rows, tmp_path).items()}
+    assert "fa2 (max_autotune)" in " ".join(shown["latency"])
+    assert "max_autotune" not in " ".join(shown["memory"])
 
 
 def test_without_any_peak_there_is_no_table_of_memory(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_legend_has_the_order_that_it_names(tmp_path: Path) -> None:
     points = [prefill(1, length) for length in (1024, 2048, 4096)]
     told = {"naive": (9.0, 4000), "int8": (0.5, 300), "fa2": (1.0, 102), "flex": (2.0, 100), "part": (1.5, 200)}
     rows = [
-        values(point, impl, latency_ms=ms, peak_memory_bytes=held, timer="events", kernel_ms=ms, events_ms=ms)
+        values(point, impl, latency_ms=ms, peak_memory_bytes=held, bytes=1, timer="events", kernel_ms=ms, events_ms=ms)
         | {"precision_class": "int8" if impl == "int8" else "native"}
         for point in points
         for impl, (ms, held) in told.items()
@@ -91,7 +91,10 @@ def test_a_legend_has_the_order_that_it_names(tmp_path: Path) -> None:
     assert timed[:6] == ["fastest first, in the mean", "int8 *", "fa2", "part", "flex", "naive"]
     held = legend(derived, tmp_path, "memory")
     assert held[:6] == ["least first, in the mean", "flex", "as well: fa2", "part", "int8 *", "naive"]
-    bent = [values(p, "bent", latency_ms=3.0, peak_memory_bytes=m) for p, m in zip(points, (90, 101, 114), strict=True)]
+    bent = [
+        values(p, "bent", latency_ms=3.0, peak_memory_bytes=m, bytes=1)
+        for p, m in zip(points, (90, 101, 114), strict=True)
+    ]
     derived = derive([*rows, *(row | {"timer": "events"} for row in bent)])
     assert legend(derived, tmp_path, "memory")[1:4] == ["flex", "as well: fa2", "bent"]
     hidden = assign([one.label for one in derived.sections[0].standings])["fa2"].colour
@@ -101,8 +104,13 @@ def test_a_legend_has_the_order_that_it_names(tmp_path: Path) -> None:
 def test_memory_of_a_case_that_one_failed_does_not_order_the_others(tmp_path: Path) -> None:
     """Least in the mean is by each case: what alone is there where memory grows takes no more for it."""
     points = [prefill(1, length) for length in (1024, 2048, 4096)]
-    rows = [values(p, "fused", latency_ms=1.0, peak_memory_bytes=m) for p, m in zip(points, (9, 30, 400), strict=True)]
-    rows += [values(p, "naive", latency_ms=2.0, peak_memory_bytes=m) for p, m in zip(points, (10, 40), strict=False)]
+    rows = [
+        values(p, "fused", latency_ms=1.0, peak_memory_bytes=m, bytes=1)
+        for p, m in zip(points, (9, 30, 400), strict=True)
+    ]
+    rows += [
+        values(p, "naive", latency_ms=2.0, peak_memory_bytes=m, bytes=1) for p, m in zip(points, (10, 40), strict=False)
+    ]
     rows += [values(points[2], "naive", status=Status.OOM)]
     assert legend(derive(rows), tmp_path, "memory")[1:3] == ["fused", "naive"]
 
@@ -111,7 +119,7 @@ def test_memory_of_a_case_that_one_failed_does_not_order_the_others(tmp_path: Pa
 def test_a_line_with_a_mark_for_a_failure_keeps_its_own_look(failing: str, tmp_path: Path) -> None:
     """Out of memory in a case: the mark needs a line of its colour in the legend."""
     points = [prefill(1, length) for length in (1024, 2048, 4096, 8192)]
-    rows = [values(point, impl, peak_memory_bytes=100) for point in points[:3] for impl in ("fa2", "flex")]
+    rows = [values(point, impl, peak_memory_bytes=100, bytes=1) for point in points[:3] for impl in ("fa2", "flex")]
     assert "as well: fa2" in legend(derive(rows), tmp_path / "one", "memory")
     rows += [values(points[3], failing, status=Status.OOM), values(points[3], "x")]
     assert not [text for text in legend(derive(rows), tmp_path, "memory") if text.startswith("as well")]

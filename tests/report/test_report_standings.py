@@ -99,8 +99,16 @@ def test_a_case_without_a_rival_is_in_no_mean_against_the_fastest() -> None:
     assert (standing(section, "alone").cases, standing(section, "alone").slowdown_cases) == (2, 1)
     assert (standing(section, "solo").slowdown, standing(section, "solo").slowdown_cases) == (None, 0)
     table = standings_table(section, Footnotes(derive(rows)))
-    assert "Times against the fastest leave out the cases in which only one implementation is ranked." in table.notes
+    assert "Times against the fastest leave out those of a fastest that is unopposed." in table.notes
     assert [line[-1].text for line in table.rows if line[0].text == "solo"] == ["-"]
+
+
+def test_beside_quantised_results_alone_it_has_no_rival_either() -> None:
+    """Its own 1.00 there is no comparison; the quantised one's ratio is."""
+    rows = [row("fa2", 2.0), row("naive", 1.0), row("fa2", 1.0, LARGE), int8("sage", 0.5, LARGE)]
+    section = only(rows)
+    assert (standing(section, "fa2").slowdown, standing(section, "fa2").slowdown_cases) == (pytest.approx(2.0), 1)
+    assert standing(section, "sage").slowdown == pytest.approx(0.5)
 
 
 def test_the_incomplete_are_placed_after_the_complete() -> None:

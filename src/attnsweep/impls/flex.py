@@ -15,38 +15,48 @@ from attnsweep.impls.masks import visible
 #: by 14 to 19 % (both on an H200, torch 2.11; docs/decisions.md).
 _DECODING_QUERIES = 128
 
-#: The keys of kernel_options: those of torch 2.13's FlexKernelOptions (torch/nn/attention/flex_attention.py) and
-#: SPLIT_KV, which torch/_inductor/kernel/flex/flex_decoding.py reads besides. PyTorch passes any other on as a constant
-#: that no kernel reads. A prefix names the pass that alone is to have it.
+#: The keys of kernel_options: those of torch 2.13's FlexKernelOptions (torch/nn/attention/flex_attention.py) and what
+#: torch/_inductor/kernel/flex reads besides. PyTorch passes any other on as a constant that no kernel reads. A prefix
+#: names the pass that alone is to have it.
 _OF_EITHER_PASS = (
     "num_warps",
     "num_stages",
+    "num_consumer_groups",
+    "num_buffers_warp_spec",
     "PRESCALE_QK",
     "ROWS_GUARANTEED_SAFE",
     "BLOCKS_ARE_CONTIGUOUS",
     "USE_TMA",
-    "kpack",
-    "matrix_instr_nonkdim",
-    "waves_per_eu",
 )
+#: PyTorch documents them, and reads them on AMD's GPUs alone, where nothing is measured here.
+_AMDS = ("kpack", "matrix_instr_nonkdim", "waves_per_eu")
 _OF_FORWARD = ("BLOCK_M", "BLOCK_N")
+#: flex_decoding.py alone reads them: it has the calls of fewer than _DECODING_QUERIES queries.
+_OF_DECODING = ("SPLIT_KV", "SAFE_N_BOUNDARY")
 _OF_BACKWARD = ("BLOCK_M1", "BLOCK_N1", "BLOCK_M2", "BLOCK_N2", "WRITE_DQ")
+#: flex_cpu.py's only one.
+_OF_CPUS = ("PARTITION_SIZE",)
 #: Read before prefixes are taken off, so they have none.
-_OF_THE_CALL = ("FORCE_USE_FLEX_ATTENTION", "BACKEND", "SPLIT_KV")
-OPTIONS = (*_OF_FORWARD, *_OF_BACKWARD, *_OF_EITHER_PASS, *_OF_THE_CALL)
+_OF_THE_CALL = ("FORCE_USE_FLEX_ATTENTION", "BACKEND", "FLOAT32_PRECISION")
+OPTIONS = (
+    *(*_OF_FORWARD, *_OF_BACKWARD, *_OF_EITHER_PASS, *_OF_THE_CALL),
+    *(*_OF_DECODING, *_AMDS, *_OF_CPUS),
+)
 _PREFIXED = {
     *(f"fwd_{key}" for key in (*_OF_FORWARD, *_OF_EITHER_PASS)),
     *(f"bwd_{key}" for key in (*_OF_BACKWARD, *_OF_EITHER_PASS)),
 }
 
 
-def _unread(key: str, device: str, direction: str) -> bool:
-    """Whether no kernel of a call reads an option: none on a CPU (torch/_inductor/kernel/flex/flex_cpu.py), and of one
-    pass alone not those of the other (flex_attention.py and flex_decoding.py beside it).
-    """
-    of_forward = key in (*_OF_FORWARD, "SPLIT_KV") or key.startswith("fwd_")
+def _unread(key: str, device: str, case: Case) -> bool:
+    """Whether no kernel of a call reads an option: each pass has some of its own, and so have decoding and CPUs."""
+    if device == "cpu" or key in _OF_CPUS:
+        return device != "cpu" or key not in _OF_CPUS
+    if key in _AMDS or (key in _OF_DECODING and case.q_len >= _DECODING_QUERIES):
+        return True
+    of_forward = key in (*_OF_FORWARD, *_OF_DECODING) or key.startswith("fwd_")
     of_backward = key in _OF_BACKWARD or key.startswith("bwd_")
-    return device == "cpu" or (of_backward and direction == "fwd") or (of_forward and direction == "bwd")
+    return (of_backward and case.direction == "fwd") or (of_forward and case.direction == "bwd")
 
 
 class FlexAttention(Attention):
@@ -115,7 +125,7 @@ class FlexAttention(Attention):
             keywords["enable_gqa"] = True
         if self.kernel_options:
             keywords["kernel_options"] = dict(self.kernel_options)
-            if any(_unread(key, device, case.direction) for key in self.kernel_options):
+            if any(_unread(key, device, case) for key in self.kernel_options):
                 self.flags = frozenset({"options_unread"})
 
         def call(q: Any, k: Any, v: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class HubKernel(FunctionAttention):
         return self.folder or f"{self.repository} at {self.revision}"
 
     def why_missing(self) -> str | None:
-        if self.folder is not None and not Path(self.folder).expanduser().is_dir():
+        if self.folder is not None and not os.path.isdir(os.path.expanduser(self.folder)):
             return f"{self.folder} is no folder; impl.folder must be that of a local kernel repository"
         return super().why_missing()
 
@@ -64,7 +65,7 @@ class HubKernel(FunctionAttention):
         failures = self.require("huggingface_hub.errors").HfHubHTTPError.__bases__
         try:
             if self.folder is not None:
-                return kernels.get_local_kernel(Path(self.folder).expanduser(), **self.trusted)
+                return kernels.get_local_kernel(Path(os.path.expanduser(self.folder)), **self.trusted)
             return kernels.get_kernel(self.repository, revision=self.revision, **self.trusted)
         # No such file, no build for this system, a publisher that is not trusted, no network
         except (OSError, ValueError, *failures) as error:

@@ -163,6 +163,15 @@ class Measurement:
         values = [row[column] for row in self.rows if row[column] is not None]
         return float(median(values)) if values else None
 
+    def memory(self, column: str) -> float | None:
+        """Median of a column of bytes that a call takes; None where nothing can be said.
+
+        A peak below what the call reads and writes is no peak: the allocator does not see into a CUDA graph's memory.
+        """
+        seen = [row for row in self.rows if (row["peak_memory_bytes"] or 0) >= max(1, row["bytes"] or 0)]
+        values = [row[column] for row in seen if row[column] is not None]
+        return float(median(values)) if values else None
+
     def per_second(self, column: str) -> float | None:
         """`column` (flops or bytes) per second of this latency."""
         amount = self.number(column)

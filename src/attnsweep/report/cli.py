@@ -116,7 +116,7 @@ def _show(derived: Derived, loaded: Loaded, content: Content, folder: Path) -> N
         console.print(Text(line(block.verdict)))
         if section.standings:
             console.print(Text(line(section.baseline_why)))
-            for table in (best_table(section, notes), standings_table(section, notes, short=True)):
+            for table in (best_table(section, notes, short=True), standings_table(section, notes, short=True)):
                 used |= {mark for row in table.rows for cell in row for mark in cell.marks}
                 console.print()
                 print_table(console, to_rich(table, console.width))

@@ -110,7 +110,7 @@ def _row(section: Section, case: CaseRow, text: str, rank: int | None) -> dict[s
         "tflops": None if flops is None else flops / 1e12,
         "gb_per_s": None if moved is None else moved / 1e9,
         "tokens_per_s": case.tokens_per_s(text),
-        **{name: one.number(name) if _told(name, ok, one.primary) else None for name in _NUMBERS},
+        **{name: _number(one, name) if _told(name, ok, one.primary) else None for name in _NUMBERS},
         "bound": " ".join(one.texts("bound")),
         "precision_class": " ".join(one.texts("precision_class")),
         "flags": " ".join(one.marks),
@@ -154,6 +154,10 @@ _ERRORS = frozenset(
 
 #: What is derived from the primary timer's latency and says nothing where another ranks it.
 _PRIMARY = frozenset({"peak_fraction", "peak_fraction_at_clock", "p10_ms", "p90_ms"})
+
+
+def _number(one: Measurement, name: str) -> float | None:
+    return one.memory(name) if name in ("peak_memory_bytes", "workspace_bytes") else one.number(name)
 
 
 def _told(name: str, ok: bool, primary: bool) -> bool:

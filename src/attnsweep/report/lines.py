@@ -119,7 +119,8 @@ def line_plot(
 def _ordered(section: Section, panels: dict[str, list[CaseRow]], measure: Measure) -> list[str]:
     """The labels that are drawn, the best standings': what is fastest, or takes least memory, first.
 
-    In the mean over each one's cases of how far it is from the best there: a case that it failed says nothing.
+    In the mean over each one's cases of how far it is from the best there: a case that it failed says nothing. What has
+    no memory that is known is in no plot of it.
     """
     drawn = section.standings[:LINES]
     means = {one.label.text: math.inf if one.slowdown is None else one.slowdown for one in drawn}
@@ -130,7 +131,7 @@ def _ordered(section: Section, panels: dict[str, list[CaseRow]], measure: Measur
         for text, its in middles.items():
             over = [value / best for value, best in zip(its, least, strict=True) if math.isfinite(value)]
             means[text] = geometric_mean(over) if over else math.inf
-    return sorted(means, key=lambda text: means[text])
+    return [text for text in sorted(means, key=lambda text: means[text]) if measure.timed or math.isfinite(means[text])]
 
 
 def _alike(panels: dict[str, list[CaseRow]], labels: list[str], measure: Measure) -> dict[str, str]:

@@ -30,18 +30,12 @@ class Measure:
         if latency_ms is None or latency_ms <= 0:
             return None
         if not self.timed:
-            return _peak_memory(one)
+            return one.memory("peak_memory_bytes")
         if self.kind == "latency":
             return latency_ms
         amount = one.number("bytes" if self.kind == "bandwidth" else "flops")
         rate = 0.0 if amount is None else amount / (latency_ms * 1e-3) / self.scale
         return rate if rate > 0 else None
-
-
-def _peak_memory(one: Measurement) -> float | None:
-    """Bytes at the peak of a call; None where they are not known."""
-    found = one.number("peak_memory_bytes")
-    return found if found is not None and found > 0 else None
 
 
 def measures_of(cases: list[CaseRow], labels: list[str]) -> list[Measure]:
@@ -55,7 +49,7 @@ def _memory(cases: list[CaseRow], labels: list[str]) -> list[Measure]:
         case.axis_value
         for case in cases
         for text in labels
-        if text in case.ranked and _peak_memory(case.ranked[text]) is not None
+        if text in case.ranked and case.ranked[text].memory("peak_memory_bytes") is not None
     }
     return [Measure("memory", "peak memory of a call", 1.0, log=True)] if len(known) >= ENOUGH else []
 

@@ -9,9 +9,10 @@ from attnsweep.report.words import field_value, shown_fields, title
 
 
 def memory_table(section: Section) -> Table:
-    """Cases by labels, the fastest first: peak and workspace in MiB, the least peak bold; no rows where all lack it."""
+    """Cases by what is ranked, fastest first: peak and workspace in MiB, the least peak bold; no rows without any."""
     names = shown_fields(section)
-    labels = [text for text in section.labels if any(_mib(case, text, "peak_memory_bytes") for case in section.cases)]
+    ranked = [one.label.text for one in section.standings]
+    labels = [text for text in ranked if any(_mib(case, text, "peak_memory_bytes") for case in section.cases)]
     columns = [
         *(Column(name, number=name != "case") for name in names),
         *(Column(text, number=True) for text in labels),
@@ -30,16 +31,17 @@ def memory_table(section: Section) -> Table:
             note = "" if workspace is None else _workspace(workspace)
             row.append(Cell(shown[text], note, best=len(shown) > 1 and shown[text] == least))
         rows.append(tuple(row))
-    note = (
-        "Peak device memory of one call in MiB, inputs and output included, and in brackets its workspace, what it "
-        "needs beyond these. The least is bold."
-    )
-    return Table(f"Memory: {title(section)}", (note,), tuple(columns), tuple(rows) if labels else ())
+    notes = [
+        "Peak device memory of one call in MiB, inputs and output included, and after it the workspace, what it needs "
+        "beyond these. The least is bold. A dash: not known, as within a CUDA graph of torch.compile's."
+    ]
+    if any(case.measured[text].texts("jax") for case in section.cases for text in labels if text in case.measured):
+        notes.append("JAX's is XLA's own plan of the program, the others' the allocator's peak.")
+    return Table(f"Memory: {title(section)}", tuple(notes), tuple(columns), tuple(rows) if labels else ())
 
 
 def _mib(case: CaseRow, text: str, column: str) -> float | None:
-    one = case.measured.get(text)
-    found = None if one is None or one.latency_ms is None else one.number(column)
+    found = case.ranked[text].memory(column) if text in case.ranked else None
     return None if found is None else found / 2**20
 
 

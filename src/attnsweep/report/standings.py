@@ -119,9 +119,10 @@ def _standing(label: Label, rankable: list[CaseRow], complete: bool, baseline: s
 def _slowdown(text: str, cases: list[CaseRow]) -> tuple[float | None, int]:
     """The geometric mean of a label's times against the fastest's, and of how many cases; None for none.
 
-    A case in which it alone is ranked says nothing: its 1.00 would make a mean better than the label is.
+    A case in which it is the fastest without a rival says nothing: its 1.00 would make a mean better than the label is.
     """
-    ratios = [case.ratio(case.fastest[0], text) for case in cases if len(case.ranked) > 1]
+    told = [case for case in cases if text not in case.fastest or len(case.rivals(text)) > 1]
+    ratios = [case.ratio(case.fastest[0], text) for case in told]
     known = [ratio for ratio in ratios if ratio is not None]
     return geometric_mean(known) if known else None, len(known)
 

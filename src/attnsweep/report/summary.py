@@ -149,8 +149,8 @@ def standings_table(section: Section, footnotes: Footnotes, short: bool = False)
     ]
     if unopposed:
         notes.append("Unopposed: nothing else is ranked in that case in its precision.")
-    if any(len(case.ranked) == 1 for case in section.rankable):
-        notes.append("Times against the fastest leave out the cases in which only one implementation is ranked.")
+    if any(len(case.rivals(case.fastest[0])) == 1 for case in section.rankable):
+        notes.append("Times against the fastest leave out those of a fastest that is unopposed.")
     notes += [*_apart(section), *filter(None, [boards(section)])]
     return Table(title(section), tuple(notes), tuple(columns), tuple(rows))
 
@@ -169,14 +169,16 @@ def _mean(value: float | None, over: int, total: int) -> str:
     return times(value) + (f" over {over}" if value is not None and over < total else "")
 
 
-def best_table(section: Section, footnotes: Footnotes) -> Table:
-    """Each case with its fastest and its tokens per second, how many are tied, and the first that is beaten."""
+def best_table(section: Section, footnotes: Footnotes, short: bool = False) -> Table:
+    """Each case with its fastest, how many are tied with it, and the first that is beaten; `short` fits a terminal, and
+    is without its tokens per second.
+    """
     names = shown_fields(section)
     columns = [Column(name, number=name != "case") for name in names]
     tied = any(len(case.fastest) > 1 for case in section.cases)
     columns += [Column("fastest")] + ([Column("tied with")] if tied else []) + [Column("ms", True)]
-    tokens = [case.tokens_per_s(case.named[0]) for case in section.cases if case.ranked]
-    columns += [Column("tokens/s", True)] if any(tokens) else []
+    told = not short and any(case.tokens_per_s(case.named[0]) for case in section.cases if case.ranked)
+    columns += [Column("tokens/s", True)] if told else []
     columns += [Column("speed-up", True)] if section.baseline else []
     columns += [Column("next"), Column("slower", True)]
     rows = []
@@ -190,7 +192,7 @@ def best_table(section: Section, footnotes: Footnotes) -> Table:
         row.append(Cell(best, marks=footnotes.of(ranked[best]), best=len(case.fastest) == 1))
         row += [Cell(_tied(case, best))] if tied else []
         row.append(Cell(digits(ranked[best].latency_ms)))
-        row += [Cell(rate(case.tokens_per_s(best)))] if any(tokens) else []
+        row += [Cell(rate(case.tokens_per_s(best)))] if told else []
         if section.baseline:
             base = ranked.get(section.baseline)
             row.append(Cell(times(case.ratio(best, section.baseline)), marks=footnotes.of(base) if base else ()))
