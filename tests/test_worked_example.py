@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from attnsweep import compose, impls, interpreters
-from attnsweep.impls import base
+from attnsweep.impls import fields
 from composing import loader
 from processes import TESTS
 
@@ -151,8 +151,8 @@ def test_the_keys_of_a_yaml_are_all_named() -> None:
     """Those of `supports` in the order of the code, and of every other mapping and class each one."""
     listed = re.search(r"Its keys: `([^`]*)`", TEXT)
     assert listed is not None
-    assert [key.strip() for key in listed[1].split(",")] == list(base.SUPPORTS)
+    assert [key.strip() for key in listed[1].split(",")] == list(fields.SUPPORTS)
     reference = TEXT[TEXT.index("## The keys of a YAML") : TEXT.index("## Classes")]
-    keys = {*impls.keywords(impls.FunctionAttention), "_target_", *base.ENV, *base.KERNELS, *base.PRECISION}
+    keys = {*impls.keywords(impls.FunctionAttention), "_target_", *fields.ENV, *fields.KERNELS, *fields.PRECISION}
     words = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`]*`|```.*?```", reference, re.DOTALL))))
     assert keys - words == set()

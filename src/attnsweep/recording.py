@@ -17,7 +17,7 @@ from attnsweep import identity, impls, metrics, parquet
 from attnsweep.case import Case
 from attnsweep.environment import machine
 from attnsweep.errors import RecordError, Status
-from attnsweep.impls.base import LIMITS
+from attnsweep.impls.fields import LIMITS
 from attnsweep.records import MEASURED, Record
 from attnsweep.schema import Check
 

@@ -14,7 +14,8 @@ from attnsweep import dotted, frameworks
 from attnsweep.case import Case
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError, Missing
-from attnsweep.impls.base import HARDWARE, Attention, broken_rule, how_to_bring
+from attnsweep.impls.base import Attention, how_to_bring
+from attnsweep.impls.fields import HARDWARE, broken_rule
 from attnsweep.impls.function import FunctionAttention
 from attnsweep.metrics import Work
 
