@@ -15,6 +15,7 @@ from rich.console import Console
 from attnsweep import conf_path, devices, doctor, environment, impls, terminal, uvenv
 from attnsweep.devices import Device
 from composing import write
+from distributions import installed
 from sweeps import GPU, impl
 
 CONF = conf_path.conf_folder()
@@ -122,8 +123,7 @@ def test_what_is_here_in_too_old_a_version_is_not_available(
     site = tmp_path / "site"
     (site / "older").mkdir(parents=True)
     (site / "older" / "__init__.py").write_text("raise SystemExit('it was imported')")
-    (site / "older-1.0.6.dist-info").mkdir()
-    (site / "older-1.0.6.dist-info" / "METADATA").write_text("Name: older\nVersion: 1.0.6\n")
+    installed(site, "older", "1.0.6")
     monkeypatch.syspath_prepend(str(site))
     yaml = "_target_: attnsweep.impls.FunctionAttention\nfunction: older.attention\ndistribution: older\n"
     there = f"env: {{python: {sys.executable}, variables: {{PYTHONPATH: {site}}}}}\n"
@@ -149,8 +149,7 @@ def test_a_cupti_that_cannot_be_imported_is_said_where_there_is_a_gpu(
     """With its version and why; elsewhere it has nothing to see and may want a driver."""
     (tmp_path / "cupti").mkdir()
     (tmp_path / "cupti" / "__init__.py").write_text("import nosuchelftools")
-    (tmp_path / "cupti_python-13.4.0.dist-info").mkdir()
-    (tmp_path / "cupti_python-13.4.0.dist-info" / "METADATA").write_text("Name: cupti-python\nVersion: 13.4.0\n")
+    installed(tmp_path, "cupti-python", "13.4.0")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "cupti", raising=False)
     monkeypatch.delitem(sys.modules, "cupti.cupti", raising=False)

@@ -19,6 +19,7 @@ from attnsweep.errors import ConfigError, Status
 from attnsweep.interpreters import RESERVED, Interpreter, why_missing, why_unusable
 from attnsweep.plan import Outcome
 from attnsweep.records import Record
+from distributions import installed
 from plans import make, only
 from sweeps import CPU, DEFAULT, EAGER, GPU, LOAD, MAX_AUTOTUNE, PREFILL, QUICK, combination, impl, one_case, settings
 
@@ -320,9 +321,7 @@ def test_another_interpreter_does_not_see_this_ones_pythonpath(
     tmp_path: Path, foreign: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A distribution that only PYTHONPATH shows here is not installed there; env.variables can show it again."""
-    info = tmp_path / "extra" / "onlyhere-1.5.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: onlyhere\nVersion: 1.5\n")
+    info = installed(tmp_path / "extra", "onlyhere", "1.5")
     monkeypatch.setenv("PYTHONPATH", str(info.parent))
     monkeypatch.chdir(info.parent)
     assert environment.foreign_versions(str(foreign), {}, ["onlyhere"]) == {"onlyhere": None}

@@ -25,6 +25,7 @@ from attnsweep.folder_lock import held
 from attnsweep.plan import Cell
 from attnsweep.pool.ending import Ending
 from attnsweep.schema import PoolSettings
+from distributions import installed
 from sweeps import (
     CPU,
     DEFAULT,
@@ -173,9 +174,7 @@ def test_what_is_too_old_is_recorded_without_a_process(
     tmp_path: Path, answered: Answered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In this interpreter and in another; where variables of its own may show a newer one, a process looks."""
-    info = tmp_path / "site" / "older-1.0.6.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Name: older\nVersion: 1.0.6\n")
+    info = installed(tmp_path / "site", "older", "1.0.6")
     (info.parent / "older.py").write_text("raise SystemExit('it was imported')")
     monkeypatch.syspath_prepend(str(info.parent))
     library: dict[str, Any] = {"_target_": "attnsweep.impls.FunctionAttention", "function": "older.attention"}

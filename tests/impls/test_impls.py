@@ -16,6 +16,7 @@ from attnsweep.case import Case
 from attnsweep.devices import Device
 from attnsweep.errors import ConfigError, Missing
 from attnsweep.impls import flex
+from distributions import installed
 
 CONF = sorted((Path(__file__).parents[2] / "conf/impl").glob("*.yaml"))
 CPU = Device(kind="cpu", uuid="cpu", name="test")
@@ -349,9 +350,7 @@ def test_what_hides_the_distribution_is_not_taken_for_it(tmp_path, monkeypatch):
         (tmp_path / folder / "hidden").mkdir(parents=True)
         (tmp_path / folder / "hidden/__init__.py").write_text("def attention(q, k, v):\n    return v\n")
         (tmp_path / folder / "hidden/inner.py").write_text("def attention(q, k, v):\n    return v\n")
-    (tmp_path / "site/hidden-4.0.dist-info").mkdir()
-    (tmp_path / "site/hidden-4.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: hidden\nVersion: 4.0\n")
-    record = tmp_path / "site/hidden-4.0.dist-info/RECORD"
+    record = installed(tmp_path / "site", "hidden", "4.0") / "RECORD"
     record.write_text("hidden/__init__.py,,\nhidden/inner.py,,\n")
     for function, file in (("hidden.attention", "__init__"), ("hidden.inner.attention", "inner")):
         impl = {**load("fa2"), "function": function, "distribution": "hidden"}
@@ -390,9 +389,7 @@ def test_what_is_beside_what_the_distribution_recorded_hides_nothing(files, reco
         path = tmp_path / file.replace(".so", suffix)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
-    (tmp_path / "beside-4.0.dist-info").mkdir()
-    (tmp_path / "beside-4.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: beside\nVersion: 4.0\n")
-    (tmp_path / "beside-4.0.dist-info/RECORD").write_bytes(record)
+    (installed(tmp_path, "beside", "4.0") / "RECORD").write_bytes(record)
     monkeypatch.syspath_prepend(tmp_path)
     assert impls.why_missing({**load("fa2"), "function": "beside.attention", "distribution": "beside"}) is None
 
